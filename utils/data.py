@@ -104,7 +104,7 @@ def isbi2012_folder():
 
 
 def _download(root):
-    hashes = {name: sha256 for sha256, name in map(str.split, ISBI2012_HASHES.read_text().splitlines())}
+    hashes = dict(reversed(line.split()) for line in ISBI2012_HASHES.read_text().splitlines())
     source = pooch.create(path=root, base_url=ISBI2012_URL, registry=hashes)
     pooch.get_logger().setLevel("WARNING")  # one progress bar says it all; no line for every file
     for name in tqdm(hashes, desc="ISBI 2012", unit="file"):
@@ -112,11 +112,11 @@ def _download(root):
             source.fetch(name)  # to a temporary file, compared with the hash, then renamed
         except ValueError as error:
             raise ValueError(
-                f"{ISBI2012_URL}{name} arrived with another SHA-256 than {hashes[name][:12]}... and was "
-                "thrown away; call again, and if it stays so, something between here and there changes files."
+                f"{ISBI2012_URL}{name} arrived damaged and was thrown away: its SHA-256 is not the expected "
+                f"{hashes[name][:12]}...; call again, and if that does not help, try another network."
             ) from error
         except OSError as error:
-            if error.errno is not None:  # the disk's complaint, not the network's: it speaks for itself
+            if isinstance(error, PermissionError) or error.errno:  # the disk's complaint, not the network's
                 raise
             raise ConnectionError(
                 f"{ISBI2012_URL}{name} could not be fetched ({type(error).__name__}); check the network and "
@@ -153,29 +153,34 @@ def _pictures(image_files, label_files, greys):
     images, labels = _grey(image_files), _grey(label_files)
     if len(images) != len(labels):
         raise ValueError(
-            f"{image_files[0]} and so on hold {len(images)} images, {label_files[0]} and so on {len(labels)} "
-            "labels, expected one label for each image; get both from the same source."
+            f"{image_files[0]} holds {len(images)} images but {label_files[0]} {len(labels)} labels, "
+            "expected one label for each image; get both from the same source."
         )
     first, (height, width) = next((name, array.shape) for name, array in images.items())
     for name, array in (images | labels).items():
         if array.shape != (height, width):
             raise ValueError(
-                f"{name} has {array.shape[0]} x {array.shape[1]} pixels, but {first} has {height} x {width}; "
-                "all images and labels must have one size, so crop or remove the odd one."
+                f"{name} has {array.shape[0]} x {array.shape[1]} pixels, expected {height} x {width} as in "
+                f"{first}; images and labels all need one size, so crop or remove the odd one."
             )
+    pixels = torch.from_numpy(np.stack(list(images.values()))).unsqueeze(1)
+    return Pictures(pixels.float() / 255, _classes(labels, greys), tuple(greys))
+
+
+def _classes(labels, greys):
+    """Grey values of the label files -> class numbers (N, H, W)."""
+    values = torch.from_numpy(np.stack(list(labels.values()))).long()
     class_of = torch.full((256,), -1)
     class_of[list(greys.values())] = torch.arange(len(greys))
-    grey_labels = torch.from_numpy(np.stack(list(labels.values()))).long()
-    classes = class_of[grey_labels]
+    classes = class_of[values]
     if (classes < 0).any():
         n, row, column = (classes < 0).nonzero()[0].tolist()
+        expected = ", ".join(f"{grey} ({name})" for name, grey in greys.items())
         raise ValueError(
-            f"{list(labels)[n]} has the grey value {grey_labels[n, row, column]} at row {row}, column "
-            f"{column}, expected {', '.join(f'{grey} ({name})' for name, grey in greys.items())}; labels must "
-            "not be smoothed, rescaled or saved with loss."
+            f"{list(labels)[n]} has the grey value {values[n, row, column]} at row {row}, column {column}, "
+            f"expected {expected}; labels must not be smoothed, rescaled or saved with loss."
         )
-    grey_images = torch.from_numpy(np.stack(list(images.values())))
-    return Pictures(grey_images.unsqueeze(1).float() / 255, classes, tuple(greys))
+    return classes
 
 
 def _grey(files):
@@ -184,12 +189,11 @@ def _grey(files):
     for path in files:
         try:
             with Image.open(path) as file:
-                for number, page in enumerate(ImageSequence.Iterator(file)):
-                    if page.mode != "L":
-                        raise ValueError(
-                            f"{path} has the mode {page.mode}, expected 8-bit grey (L); convert it to grey."
-                        )
-                    pages[f"{path}, page {number}"] = np.array(page)
-        except (OSError, SyntaxError) as error:
-            raise OSError(f"{path} cannot be read as an image ({error}); fetch it again.") from error
+                arrays = [(page.mode, np.array(page)) for page in ImageSequence.Iterator(file)]
+        except Exception as error:  # of any type: what a damaged file makes Pillow's parsers stumble over
+            raise ValueError(f"{path} cannot be read as an image ({error}); get the file again.") from error
+        for number, (mode, array) in enumerate(arrays):
+            if mode != "L":
+                raise ValueError(f"{path} has the mode {mode}, expected L (8-bit grey); convert it to grey.")
+            pages[f"page {number} of {path}" if len(arrays) > 1 else str(path)] = array
     return pages

@@ -27,10 +27,8 @@ def confusion(prediction, label, classes, ignore_index=None):
         ValueError: the shapes differ, or a value is not a class number.
     """
     if prediction.shape != label.shape:
-        raise ValueError(
-            f"The prediction has shape {tuple(prediction.shape)} but the label {tuple(label.shape)}; "
-            "expected one class number for each pixel of the label, so take `scores.argmax(dim=1)`."
-        )
+        shapes = f"the prediction {tuple(prediction.shape)}, the label {tuple(label.shape)}"
+        raise ValueError(f"The shapes differ: {shapes}; compare `scores.argmax(dim=1)` with the label.")
     counted = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
     truth = _class_numbers("label", label[counted], classes)
     guess = _class_numbers("prediction", prediction[counted], classes)
@@ -38,14 +36,10 @@ def confusion(prediction, label, classes, ignore_index=None):
 
 
 def iou_per_class(counts):
-    """Intersection over union of every class: of all pixels that are it or are called it, how many are both?
+    """Intersection over union: of the pixels that are a class or are called it, the share that are both.
 
-    Args:
-        counts: (C, C) tensor from `confusion`.
-
-    Returns:
-        (C,) float64 tensor between 0 and 1. A class that neither truth nor prediction holds has an empty
-        union: there is nothing to be right or wrong about, and it gets NaN.
+    Takes the (C, C) counts of `confusion`, returns (C,) float64 between 0 and 1. A class that neither truth
+    nor prediction holds has an empty union, with nothing to be right or wrong about: it gets NaN.
     """
     both = counts.diagonal().double()
     return both / (counts.sum(dim=0) + counts.sum(dim=1) - both)
@@ -69,8 +63,8 @@ def pixel_accuracy(prediction, label, classes, ignore_index=None):
 
     Arguments and errors as in `confusion`. Returns a float; NaN where no pixel is counted.
     """
-    counts = confusion(prediction, label, classes, ignore_index)
-    return (counts.diagonal().sum() / counts.sum()).item()
+    counts = confusion(prediction, label, classes, ignore_index).double()
+    return (counts.trace() / counts.sum()).item()
 
 
 def rand_score(predicted_membrane, true_membrane):
@@ -102,16 +96,14 @@ def rand_score(predicted_membrane, true_membrane):
             f"The masks are {predicted.dtype} and {true.dtype}, expected bool, as in `labels == 1`."
         )
     if predicted.shape != true.shape or true.ndim != 2:
-        raise ValueError(
-            f"The masks have shapes {predicted.shape} and {true.shape}, expected one (H, W) for both; "
-            "score picture by picture and take the mean."
-        )
+        shapes = f"{predicted.shape} and {true.shape}"
+        raise ValueError(f"The masks are {shapes}, expected the same (H, W); score one picture at a time.")
     if true.all():
         raise ValueError("The true membranes cover every pixel, expected at least one cell between them.")
     true_cells = connected_components(~true, connectivity=1)  # 0 on membranes: left out of the score
     cells = expand_labels(connected_components(~predicted, connectivity=1), distance=np.inf)
     error, _precision, _recall = adapted_rand_error(true_cells, cells)
-    return 1 - error
+    return float(1 - error)
 
 
 def _class_numbers(name, values, classes):
