@@ -1,6 +1,7 @@
 """Pictures arrive whole, in order, with the right classes; damage is refused in one clear sentence."""
 
 import hashlib
+import io
 import re
 import socket
 import threading
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +19,8 @@ from utils import data
 NUMBERS = (0, 1, 2, 10)  # as strings, 10 would come before 2
 REAL = data.isbi2012_folder()
 needs_real_data = pytest.mark.skipif(
-    REAL is None, reason="no ISBI 2012 pictures here: set ISBI2012_DIR, or download them to data/isbi2012"
+    REAL is None or not (REAL / "image").is_dir(),
+    reason="no ISBI 2012 pictures as PNG here: set ISBI2012_DIR, or download them to data/isbi2012",
 )
 
 
@@ -119,8 +122,8 @@ def test_real_micrographs():
 def test_real_files_have_the_pinned_hashes():
     pinned = dict(reversed(line.split()) for line in data.ISBI2012_HASHES.read_text().splitlines())
     assert set(pinned) == {f"{kind}/{number}.png" for kind in ("image", "label") for number in range(30)}
-    for number in range(20):
-        for name in (f"image/{number}.png", f"label/{number}.png"):
+    for name in pinned:
+        if (REAL / name).exists():  # a part of the thirty will do
             assert hashlib.sha256((REAL / name).read_bytes()).hexdigest() == pinned[name], name
 
 
@@ -152,6 +155,13 @@ def smoothed(path):
 
 def cut(path, share=0.5):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def shorten_header(path):
+    """Claim that the header has 5 bytes, not 13: not an OSError in Pillow, as other damage is."""
+    body = bytearray(path.read_bytes())
+    body[11] = 5
+    path.write_bytes(body)
 
 
 def empty(folder):
@@ -194,6 +204,11 @@ BAD_PAIRS = {
     ),
     "half a file": (lambda f: cut(f / "label/2.png"), ValueError, "label.2.png cannot be read as an image"),
     "header only": (lambda f: cut(f / "label/2.png", 0.3), ValueError, "label.2.png cannot be read"),
+    "bad header": (
+        lambda f: shorten_header(f / "image/2.png"),
+        ValueError,
+        "2.png cannot be read as an image",
+    ),
     "colour": (
         lambda f: change(f / "image/2.png", mode="RGB"),
         ValueError,
@@ -217,7 +232,9 @@ def test_bad_pairs(pairs, damage, error, sentence):
     damage(pairs)
     with pytest.raises(error, match=sentence) as caught:
         data.isbi2012(pairs)
-    assert type(caught.value) is error and str(caught.value).endswith(".") and "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert type(caught.value) is error and message.endswith(".") and "\n" not in message
+    assert "page" not in message, "only stacks have pages"
 
 
 BAD_STACKS = {
@@ -324,12 +341,13 @@ def assert_resumes(server, root, remaining):
     assert files_in(root) == server.files
 
 
-def test_download(server, tmp_path, capsys):
+def test_download(server, tmp_path, capsys, monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", log)
     root = tmp_path / "new" / "folder"
     assert_resumes(server, root, list(server.files))
-    error_stream = capsys.readouterr().err
-    assert "ISBI 2012: 100%" in error_stream and "8/8" in error_stream
-    assert "Downloading" not in error_stream  # one bar, not a line for every file
+    assert re.search("ISBI 2012: 100%.* 8/8 ", capsys.readouterr().err)
+    assert log.getvalue() == "", "one bar, not a line for every file"
     assert_resumes(server, root, [])
 
 
