@@ -28,7 +28,7 @@ notebooks: ## execute all notebooks, or NOTEBOOKS="notebooks/01_…", and store 
 
 bench: ## measure, one Markdown table per file in benchmarks/
 	@./install.sh test
-	@set -e; for file in benchmarks/*.py; do $(python) -m benchmarks.$$(basename $$file .py); done
+	@set -e; for file in benchmarks/*.py; do $(python) $$file; echo; done
 
 data: ## make the micrographs of data/ again
 	@./install.sh lab

@@ -28,23 +28,26 @@ find_python() {
     fail "$found was found, but 3.11 or newer is needed: install one, or name it, as in make $set PYTHON=python3.12"
 }
 
+full_disk() {
+    fail "$(free_mb) MB of disk are free, but up to 8000 MB are needed: free some, then call make $set again."
+}
+
+free_mb() {
+    df -Pk . | awk 'NR == 2 { print int($4 / 1024) }'
+}
+
 # Run a command; if it fails, say why in one sentence, after its own words where those are needed.
 attempt() {
     exec 3>&1
     errors=$("$@" 2>&1 >&3) && return
-    case $errors in
-    *"No space left"*)
-        free=$(df -Pk . | awk 'NR == 2 { printf "%.1f", $4 / 1048576 }')
-        why="$free GB of disk were free, but up to 8 GB are needed: free some" ;;
-    *"Retrying (Retry"*)
-        why="the packages could not be reached over the network: connect it" ;;
-    *)
-        echo "$errors" >&2
-        why="for the reason above: mend it" ;;
-    esac
-    rm -f .venv/unfinished
+    rm -rf .venv/tmp .venv/unfinished
     finished || rm -rf .venv
-    fail "Installing into .venv failed, $why, then call make $set again."
+    case $errors in
+    *"No space left"*) full_disk ;;
+    *"Retrying (Retry"*) fail "No package can be fetched without the network: connect, then call make $set again." ;;
+    *) fail "$errors
+Installing into .venv failed for the reason above: mend it, then call make $set again." ;;
+    esac
 }
 
 content=$({ pwd; cat requirements.lock pyproject.toml; } | cksum)
@@ -58,6 +61,7 @@ if ! finished || ! works; then
         fail "$("$python" --version) has no venv module, but the packages need one to stay apart from others: \
 install it (on Debian and Ubuntu: apt install python3-venv), then call make $set again."
     rm -rf .venv
+    [ "$(free_mb)" -ge 1000 ] || full_disk
     attempt "$python" -m venv .venv
 fi
 

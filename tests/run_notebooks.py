@@ -91,7 +91,7 @@ def execute(path: Path) -> Executed:
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise NotebookError(f"{name(notebook, running)}: {reason(error)}") from error
+        raise NotebookError(f"{name(notebook, running)}: {reason(error, running)}") from error
     return Executed(clean(notebook), time.perf_counter() - begin, peak_mb)
 
 
@@ -101,12 +101,13 @@ def name(notebook: NotebookNode, cell: NotebookNode) -> str:
     return f"code cell {number} ({cell.source.strip().splitlines()[0][:60]})"
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, cell: NotebookNode) -> str:
     if isinstance(error, CellTimeoutError):
         return f"ran longer than {CELL_SECONDS} s; shorten it, or load stored weights"
     if isinstance(error, DeadKernelError):
         return "the kernel died, most likely for want of memory; make the cell use less"
-    return f"{error.ename}: {error.evalue}\n{ANSI_COLOUR.sub('', error.traceback)}"
+    traceback = [line for output in cell.outputs for line in output.get("traceback", [])]
+    return ANSI_COLOUR.sub("", "\n".join([f"{error.ename}: {error.evalue}", *traceback]))
 
 
 # --- storing ---------------------------------------------------------------------------------------------
