@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class PatchNet(nn.Module):
@@ -195,3 +196,18 @@ def he_initialise(network):
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+
+
+def multiply_accumulates(network, shape):
+    """Multiply-accumulates of all convolutions and fully connected layers for one input of that shape.
+
+    Args:
+        network: any module. It runs once, on zeros.
+        shape: (N, C, H, W).
+
+    Returns:
+        int. PyTorch counts a multiplication and an addition as two operations; here they are one.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(shape))
+    return counter.get_total_flops() // 2

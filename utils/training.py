@@ -104,7 +104,7 @@ def _patch_recipe(window, width):
 
 
 def _fcn_recipe(stride):
-    return Recipe(lambda: FCN(stride), lambda pictures: random_crops(pictures, 128), steps=3000)
+    return Recipe(lambda: FCN(stride), lambda pictures: random_crops(pictures, 128), steps=1500)
 
 
 RECIPES = {
@@ -139,7 +139,7 @@ def train_and_store(name):
     WEIGHTS.mkdir(exist_ok=True)
     train(learner, recipe.draw(micrographs("train")), recipe.steps, checkpoint=WEIGHTS / f"{name}.checkpoint")
     for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
-        weight.data.copy_(learned.data.view_as(weight))
+        weight.data.copy_(learned.data.reshape(weight.shape))
     command = f"python -m utils.training {name}"
     _write(WEIGHTS / f"{name}.safetensors", network.state_dict(), {"command": command})
 
