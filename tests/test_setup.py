@@ -122,7 +122,7 @@ case "$*" in
 --version) echo Python {version} ;;
 *"import venv"*) {has_venv} ;;
 "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-*"pip install"*) echo installed >>"{log}"; {pip} ;;
+*"pip install"*) echo "$*" >>"{log}"; {pip} ;;
 *) : ;;
 esac
 """
@@ -149,9 +149,9 @@ class Project:
         (self.bin / "python3").write_text(script)
         (self.bin / "python3").chmod(0o755)
 
-    def make(self, target="lab"):
+    def make(self, *arguments):
         environment = {"PATH": str(self.bin), "HOME": str(self.folder)}
-        return run([shutil.which("make"), target], cwd=self.folder, env=environment)
+        return run([shutil.which("make"), *(arguments or ["lab"])], cwd=self.folder, env=environment)
 
     def installs(self):
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
@@ -166,6 +166,12 @@ def complaint(result):
     """What a failing make says, without its own closing line; empty if it did not fail."""
     lines = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
     return "\n".join(lines) if result.returncode else ""
+
+
+def test_installs_locked_versions_and_heeds_more_arguments_of_pip(project):
+    assert project.make("test", "PIP_ARGS=--extra-index-url ADDRESS").returncode == 0
+    expected = "-m pip install --constraint requirements.lock --extra-index-url ADDRESS --editable .[test]\n"
+    assert project.log.read_text() == expected
 
 
 def test_second_call_installs_nothing(project):
@@ -313,7 +319,6 @@ def test_lab_opens_the_first_notebook(project, notebooks, first):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
 def test_lab_on_a_machine_without_a_screen(project):
     project.make("lab")
-    environment = {"PATH": str(project.bin), "HOME": str(project.folder)}
-    shown = run([shutil.which("make"), "--dry-run", "lab"], cwd=project.folder, env=environment).stdout
+    shown = project.make("--dry-run", "lab").stdout
     assert "--no-browser" in shown
     assert ("--allow-root" in shown) == (os.getuid() == 0)
