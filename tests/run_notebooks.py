@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from utils.data import isbi2012_folder
+
 ROOT = Path(__file__).resolve().parent.parent
 
 CELL_SECONDS = 300
@@ -46,10 +48,10 @@ def all_notebooks() -> list[Path]:
 
 def missing_data(path: Path) -> str | None:
     """Why this machine cannot run the notebook at `path`; None if it can."""
-    folder = Path(os.environ.get("ISBI2012_DIR", ROOT.parent / "shared" / "data" / "isbi2012"))
-    if path.stem != "08_real_micrographs" or folder.is_dir():
+    folder = isbi2012_folder()
+    if path.stem != "08_real_micrographs" or (folder and folder.is_dir()):
         return None
-    return "the ISBI 2012 micrographs are not here: name their folder in ISBI2012_DIR"
+    return "the ISBI 2012 micrographs are not here: name their folder in ISBI2012_DIR, or download them"
 
 
 # --- executing -------------------------------------------------------------------------------------------

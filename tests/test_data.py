@@ -431,3 +431,22 @@ def test_the_address_is_a_folder_at_a_fixed_commit():
 def test_real_pictures_are_never_committed():
     ignored = (Path(data.__file__).parent.parent / ".gitignore").read_text().splitlines()
     assert "data/isbi2012/" in ignored
+
+
+def slices(count):
+    return data.Pictures(
+        torch.arange(float(count)).view(count, 1, 1, 1), torch.arange(count).view(count, 1, 1), ("a", "b")
+    )
+
+
+@pytest.mark.parametrize("count", [20, 30])
+def test_sixteen_and_four_share_no_slice(count):
+    train, test = data.sixteen_and_four(slices(count))
+    assert train.labels.flatten().tolist() == train.images.flatten().tolist() == [*range(16)]
+    assert test.labels.flatten().tolist() == test.images.flatten().tolist() == [*range(16, 20)]
+    assert train.classes == test.classes == ("a", "b")
+
+
+def test_sixteen_and_four_needs_twenty():
+    with pytest.raises(ValueError, match="there are 19 slices, expected at least 20"):
+        data.sixteen_and_four(slices(19))

@@ -126,7 +126,7 @@ def test_unknown_and_missing_weights(tmp_path, monkeypatch):
         trained("patch-9")
 
 
-@pytest.mark.parametrize("name", ["patch-9", "patch-17", "fcn-32s"])
+@pytest.mark.parametrize("name", ["patch-9", "patch-17", "fcn-8s"])
 def test_stored_weights_are_those_that_were_learned(name, tmp_path, monkeypatch):
     """A patch net learns in its dense form: what is stored must give the same scores as what learned."""
     learners = []

@@ -91,6 +91,23 @@ def isbi2012(root, download=False):
     return _pictures(*([stack] for stack in stacks), ISBI2012_GREYS)
 
 
+def sixteen_and_four(slices):
+    """The first sixteen slices of `isbi2012` to train on, and the next four to test on: (train, test).
+
+    Raises:
+        ValueError: there are fewer than twenty.
+    """
+    if len(slices.images) < 20:
+        raise ValueError(
+            f"there are {len(slices.images)} slices, expected at least 20, sixteen to train on and four to "
+            "test on; fetch all of them with `isbi2012(root, download=True)`."
+        )
+    return tuple(
+        Pictures(slices.images[part], slices.labels[part], slices.classes)
+        for part in (slice(16), slice(16, 20))
+    )
+
+
 def isbi2012_folder():
     """The folder with the ISBI 2012 pictures on this machine, or None.
 

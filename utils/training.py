@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils import progress
-from utils.data import DATA, Pictures, micrographs
+from utils.data import DATA, Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
 from utils.models import FCN, PatchNet, a_trous
 from utils.patches import random_crops
 
@@ -89,27 +89,39 @@ class Recipe(NamedTuple):
 
     network: Callable[[], nn.Module]
     draw: Callable[[Pictures], Callable]
-    steps: int
+    steps: int = 1500
     form: Callable[[nn.Module], nn.Module] = lambda network: network  # what it is turned into to be trained
+    pictures: Callable[[], Pictures] = lambda: micrographs("train")
 
 
-def _patch_recipe(window, width):
+def _patch_recipe(window, classes=3, **others):
     # Trained in its dense form, on all windows of a crop at once; chapter 3 shows that this is the same.
     return Recipe(
-        network=lambda: PatchNet(window, width=width),
+        network=lambda: PatchNet(window, classes),
         draw=lambda pictures: random_crops(pictures, 64, batch=4, margin=window // 2),
-        steps=1500,
         form=a_trous,
+        **others,
     )
 
 
 def _fcn_recipe(stride):
-    return Recipe(lambda: FCN(stride), lambda pictures: random_crops(pictures, 128), steps=1500)
+    return Recipe(network=lambda: FCN(stride), draw=lambda pictures: random_crops(pictures, 128))
+
+
+def _real_slices():
+    folder = isbi2012_folder()
+    if folder is None:
+        raise FileNotFoundError(
+            "the real micrographs are not here; fetch them with utils.data.isbi2012('data/isbi2012', "
+            "download=True), or name their folder in the environment variable ISBI2012_DIR."
+        )
+    return sixteen_and_four(isbi2012(folder))[0]
 
 
 RECIPES = {
-    **{f"patch-{window}": _patch_recipe(window, width=16) for window in (5, 9, 17, 33, 65)},
+    **{f"patch-{window}": _patch_recipe(window) for window in (5, 9, 17, 33, 65)},
     **{f"fcn-{stride}s": _fcn_recipe(stride) for stride in (32, 16, 8)},
+    "real-patch-65": _patch_recipe(65, classes=2, steps=3000, pictures=_real_slices),
 }
 
 
@@ -131,15 +143,16 @@ def trained(name):
 
 
 def train_and_store(name):
-    """Train the network called name on the micrographs, and store its weights in data/weights."""
+    """Train the network called name by its recipe, and store its weights in data/weights."""
     recipe = _recipe(name)
     torch.manual_seed(0)
     network = recipe.network()
     learner = recipe.form(network)
     WEIGHTS.mkdir(exist_ok=True)
-    train(learner, recipe.draw(micrographs("train")), recipe.steps, checkpoint=WEIGHTS / f"{name}.checkpoint")
-    for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
-        weight.data.copy_(learned.data.reshape(weight.shape))
+    train(learner, recipe.draw(recipe.pictures()), recipe.steps, checkpoint=WEIGHTS / f"{name}.checkpoint")
+    if learner is not network:
+        for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
+            weight.data = learned.data.reshape(weight.shape)
     command = f"python -m utils.training {name}"
     _write(WEIGHTS / f"{name}.safetensors", network.state_dict(), {"command": command})
 
