@@ -20,13 +20,13 @@ SIZES = 64, 128, 256, 512
 SAMPLE = 2048  # patches
 
 
-def best_seconds(work, tries=3):
+def best_seconds(work, *inputs, tries=3):
     """The shortest of several runs, after one that warms up."""
-    work()
+    work(*inputs)
     seconds = []
     for _ in range(tries):
         begin = time.perf_counter()
-        work()
+        work(*inputs)
         seconds.append(time.perf_counter() - begin)
     return min(seconds)
 
@@ -40,9 +40,7 @@ def seconds_per_patch(net):
         for part in patches.split(batch):
             net(part.contiguous(memory_format=torch.channels_last))
 
-    return (
-        min(best_seconds(lambda batch=batch: classify(batch), tries=2) for batch in (32, 128, 512)) / SAMPLE
-    )
+    return min(best_seconds(classify, batch, tries=2) for batch in (32, 128, 512)) / SAMPLE
 
 
 @torch.inference_mode()
@@ -57,7 +55,7 @@ def main():
         for size in SIZES:
             side = size + net.window - 1
             image = torch.rand(1, 1, side, side)
-            literal, quick = literal_one * size**2, best_seconds(lambda image=image: dense(image))
+            literal, quick = literal_one * size**2, best_seconds(dense, image)
             macs = macs_one * size**2 / multiply_accumulates(dense, (1, 1, side, side))
             cells = name, f"{size} x {size}", f"{literal:.1f}", f"{quick:.3f}"
             ratios = f"{literal / quick:.0f}", f"{macs:.0f}", f"{literal / quick / macs:.0%}"
