@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from utils.models import FCN, BilinearUpsampling, PatchNet, a_trous, convolutional, multiply_accumulates
 from utils.patches import mirror, sliding_window
@@ -14,12 +16,22 @@ def test_n4_has_the_papers_size():
     assert multiply_accumulates(n4, (1, 1, 95, 95)) == 121_464_592
 
 
+@pytest.mark.parametrize(
+    "network", [PatchNet(33), a_trous(PatchNet(33)), FCN(8), nn.ConvTranspose2d(1, 6, 3, 2)]
+)
+def test_multiply_accumulates_are_half_of_pytorchs_operations(network):
+    shape = (2, 1, 33, 33) if isinstance(network, PatchNet) else (2, 1, 64, 96)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(shape))
+    assert multiply_accumulates(network, shape) == counter.get_total_flops() // 2
+
+
 @pytest.mark.parametrize("window", range(5, 99, 2))
 def test_patch_net_takes_every_odd_window_and_pools_nothing_away(window):
     net = PatchNet(window, width=2, hidden=2).double()
     patch = torch.rand(1, 1, window, window, dtype=torch.float64, requires_grad=True)
     for layer in net.features:
-        if isinstance(layer, torch.nn.MaxPool2d):
+        if isinstance(layer, nn.MaxPool2d):
             assert patch.shape[-1] % 2 == 0
         patch = layer(patch)
     assert net.classifier(patch).shape == (1, 3)
@@ -42,7 +54,7 @@ def test_one_function_in_three_forms(window):
     net = PatchNet(window, width=5, hidden=7, channels=2).double().eval()
     image = torch.rand(1, 2, 25, 31, dtype=torch.float64)
     literal = sliding_window(net, image, window)
-    stride = 2 ** sum(isinstance(layer, torch.nn.MaxPool2d) for layer in net.features)
+    stride = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in net.features)
     with torch.no_grad():
         torch.testing.assert_close(a_trous(net)(mirror(image, window)), literal, rtol=0, atol=1e-12)
         coarse = convolutional(net)(mirror(image, window))
@@ -58,7 +70,7 @@ def test_other_forms_leave_the_patch_net_alone():
             weight.data.zero_()
     for weight, old in zip(net.parameters(), before, strict=True):
         assert torch.equal(weight, old)
-    assert [layer.stride for layer in net.features if isinstance(layer, torch.nn.MaxPool2d)] == [2]
+    assert [layer.stride for layer in net.features if isinstance(layer, nn.MaxPool2d)] == [2]
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 32])

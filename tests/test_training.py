@@ -9,7 +9,7 @@ from utils import training
 from utils.data import Pictures
 from utils.models import PatchNet
 from utils.patches import random_crops, random_patches
-from utils.training import RECIPES, WEIGHTS, train, train_and_store, trained
+from utils.training import RECIPES, WEIGHTS, Adam, train, train_and_store, trained
 
 
 def noise(count, size):
@@ -47,6 +47,18 @@ def test_it_learns():
     pixelwise = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
     losses = train(pixelwise, random_crops(easy, 8), 300, learning_rate=0.03)
     assert sum(losses[-10:]) / 10 < 0.1 < losses[0]
+
+
+def test_adam_is_adam():
+    weight, other = (torch.linspace(-1, 1, 5, requires_grad=True) for _ in range(2))
+    ours, theirs = Adam([weight]), torch.optim.Adam([other], lr=0.1)
+    for number in range(1, 20):
+        for each in (weight, other):
+            each.grad = None
+            (each**4 - each).sum().backward()
+        ours.step(number, 0.1)
+        theirs.step()
+    torch.testing.assert_close(weight, other)
 
 
 class Interrupted(Exception):

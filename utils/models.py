@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class PatchNet(nn.Module):
@@ -45,11 +44,14 @@ class PatchNet(nn.Module):
         layers, size, depth = [], window, channels
         while size > 4:
             kernel = 4 if size % 2 else 5
-            layers += [nn.Conv2d(depth, width, kernel), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(depth, width, kernel), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
             size, depth = (size - kernel + 1) // 2, width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(width * size * size, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+            nn.Flatten(),
+            nn.Linear(width * size * size, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, classes),
         )
         he_initialise(self)
 
@@ -135,8 +137,8 @@ class FCN(nn.Module):
         widths = [channels, *(width * factor for factor in (1, 2, 4, 8, 8))]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                *(nn.Conv2d(before, after, 3, padding=1), nn.ReLU()),
-                *(nn.Conv2d(after, after, 3, padding=1), nn.ReLU()),
+                *(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)),
+                *(nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True)),
                 nn.MaxPool2d(2),
             )
             for before, after in pairwise(widths)
@@ -201,13 +203,27 @@ def he_initialise(network):
 def multiply_accumulates(network, shape):
     """Multiply-accumulates of all convolutions and fully connected layers for one input of that shape.
 
+    Every weight of a layer is used once at each position of its output; of a transposed convolution, once at
+    each position of its input.
+
     Args:
         network: any module. It runs once, on zeros.
         shape: (N, C, H, W).
 
     Returns:
-        int. PyTorch counts a multiplication and an addition as two operations; here they are one.
+        int.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    total = 0
+
+    def count(layer, inputs, output):
+        nonlocal total
+        positions = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += layer.weight.numel() * positions[:, 0].numel()
+
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.inference_mode():
         network(torch.zeros(shape))
-    return counter.get_total_flops() // 2
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -30,7 +30,7 @@ def windows(images, window, stride=1):
 
 
 @torch.inference_mode()
-def sliding_window(classifier, image, window, stride=1, batch=256):
+def sliding_window(classifier, image, window, stride=1, batch=64):
     """Score every pixel by cutting out the window around it: the slow, literal way.
 
     Ciresan et al., "Deep neural networks segment neuronal membranes in electron microscopy images", NIPS

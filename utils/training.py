@@ -47,7 +47,7 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
     """
     device = best_device()
     network.to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    optimizer = Adam(network.parameters())
     run = json.dumps({"network": str(network), "steps": steps, "learning_rate": learning_rate, "seed": seed})
     start = _resume(checkpoint, run, network, optimizer) if checkpoint else 0
     random, losses = torch.Generator(), []
@@ -55,19 +55,39 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
         for step in range(start, steps):
             random.manual_seed(seed * 1_000_003 + step)  # a resumed run draws the same
             inputs, targets = (tensor.to(device) for tensor in draw(random))
-            optimizer.param_groups[0]["lr"] = learning_rate * one_cycle(step / steps)
             error = loss(network(inputs.contiguous(memory_format=torch.channels_last)), targets)
-            optimizer.zero_grad()
+            network.zero_grad()
             error.backward()
-            optimizer.step()
+            optimizer.step(step + 1, learning_rate * one_cycle(step / steps))
             losses.append(error.detach())
             bar.update()
             if checkpoint and (step + 1) % SAVE_EVERY == 0:
-                _save_checkpoint(checkpoint, run, step + 1, network, optimizer)
+                _write(checkpoint, _state(network, optimizer), {"run": run, "step": str(step + 1)})
     network.to("cpu").eval()
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return [float(error) for error in losses]
+
+
+class Adam:
+    """Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
+
+    Written out because torch.optim loads PyTorch's compiler: 140 MB, much for a small machine.
+    """
+
+    def __init__(self, weights):
+        self.weights = [weight for weight in weights if weight.requires_grad]
+        self.means = [torch.zeros_like(weight) for weight in self.weights]
+        self.squares = [torch.zeros_like(weight) for weight in self.weights]
+
+    @torch.no_grad()
+    def step(self, number, learning_rate):
+        """Move the weights against their gradients; number counts the steps from 1."""
+        for weight, mean, square in zip(self.weights, self.means, self.squares, strict=True):
+            mean.lerp_(weight.grad, 1 - 0.9)
+            square.lerp_(weight.grad.square(), 1 - 0.999)
+            size = (square / (1 - 0.999**number)).sqrt() + 1e-8
+            weight -= learning_rate / (1 - 0.9**number) * mean / size
 
 
 def best_device():
@@ -170,11 +190,12 @@ def _write(path, tensors, metadata):
     part.replace(path)
 
 
-def _save_checkpoint(path, run, step, network, optimizer):
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{key}": tensor for key, tensor in state.items()}
-    _write(path, tensors, {"run": run, "step": str(step)})
+def _state(network, optimizer):
+    """Everything that changes during training, by name: the tensors themselves, not copies."""
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for kind, tensors in (("mean", optimizer.means), ("square", optimizer.squares)):
+        state |= {f"{kind}.{number}": tensor for number, tensor in enumerate(tensors)}
+    return state
 
 
 def _resume(path, run, network, optimizer):
@@ -182,20 +203,13 @@ def _resume(path, run, network, optimizer):
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = load_file(path)
     except (FileNotFoundError, SafetensorError):
         return 0
     if metadata["run"] != run:
         return 0
-    network.load_state_dict(
-        {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name[0] == "n"}
-    )
-    adam = optimizer.state_dict()
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, number, key = name.split(".")
-            adam["state"].setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict(adam)
+    for name, tensor in _state(network, optimizer).items():
+        tensor.copy_(tensors[name])
     return int(metadata["step"])
 
 
