@@ -21,7 +21,6 @@ positions (`grid_sample`, deformable convolution) counts as reading the whole ma
 positions into something that no longer has rows and columns. The last two are listed in `whole_image`.
 """
 
-from collections.abc import Iterable
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
@@ -31,7 +30,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from utils.taps import Taps
-from utils.tracing import Map, Trace, Whole, gridded
+from utils.tracing import Map, Trace, gridded
 
 
 class Box(NamedTuple):
@@ -82,40 +81,49 @@ class Layer:
 
     name   its module's path, such as "encoder.1.conv"; several layers may come from one module
     op     the operation, such as "conv2d"
-    shape  (N, C, H, W)
+    shape  (N, C, H, W), and `output_shape` that of the model's output
     terms  the field is the union of rows x columns over these pairs
     """
 
-    def __init__(self, name: str, op: str, shape: tuple[int, int, int, int], terms: list[tuple[Axis, Axis]]):
-        self.name, self.op, self.shape, self.terms = name, op, shape, terms
+    def __init__(self, name: str, op: str, shape: tuple, output_shape: tuple, terms: list[tuple[Axis, Axis]]):
+        self.name, self.op, self.shape, self.output_shape, self.terms = name, op, shape, output_shape, terms
 
     def __repr__(self) -> str:
         return f"Layer({self.name!r}, {self.op!r}, {self.shape})"
 
     def box(self, row: int, col: int) -> Box:
         """The smallest box round the field of output pixel (row, col); (0, 0, 0, 0) if it sees nothing."""
-        self._check(row, col, [axis.n_out for axis in self.terms[0]], "output")
+        check(row, col, self.output_shape, "output")
         hulls = [(*rows.hulls[row], *cols.hulls[col]) for rows, cols in self.terms]
         seen = np.array([hull for hull in hulls if hull[1] and hull[3]] or [(0, 0, 0, 0)])
         return Box(*(int(edge) for edge in (*seen[:, ::2].min(0), *seen[:, 1::2].max(0))))
 
     def mask(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool: exactly the positions of this layer that output pixel (row, col) sees, with all holes."""
-        self._check(row, col, [axis.n_out for axis in self.terms[0]], "output")
-        return np.logical_or.reduce([np.outer(rows.fields[row], cols.fields[col]) for rows, cols in self.terms])
+        check(row, col, self.output_shape, "output")
+        return union([(rows.fields[row], cols.fields[col]) for rows, cols in self.terms], self.shape)
 
     def influence(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool, of the output's size: the output pixels that position (row, col) of this layer reaches."""
-        self._check(row, col, self.shape[-2:], "layer")
-        return np.logical_or.reduce([np.outer(r.influences[row], c.influences[col]) for r, c in self.terms])
+        check(row, col, self.shape, self.name)
+        return union([(rows.influences[row], cols.influences[col]) for rows, cols in self.terms], self.output_shape)
 
-    def _check(self, row: int, col: int, size: Iterable[int], what: str) -> None:
-        height, width = size
-        if not (0 <= row < height and 0 <= col < width):
-            raise IndexError(
-                f"pixel ({row}, {col}) lies outside the {what} of {self.name!r}, which is {height} x {width}: "
-                f"take a row from 0 to {height - 1} and a column from 0 to {width - 1}"
-            )
+
+def union(products: list[tuple[np.ndarray, np.ndarray]], shape: tuple) -> np.ndarray:
+    """(H, W) bool: the union of rows x columns, each given as a bool vector."""
+    out = np.zeros(shape[-2:], bool)
+    for rows, cols in products:
+        out |= rows[:, None] & cols
+    return out
+
+
+def check(row: int, col: int, shape: tuple, name: str) -> None:
+    height, width = shape[-2:]
+    if not (0 <= row < height and 0 <= col < width):
+        raise IndexError(
+            f"pixel ({row}, {col}) lies outside the {name}, which is {height} x {width}: "
+            f"take a row from 0 to {height - 1} and a column from 0 to {width - 1}"
+        )
 
 
 class ReceptiveField(Layer):
@@ -125,14 +133,14 @@ class ReceptiveField(Layer):
     stride       input pixels (rows, columns) after which the pattern of boxes repeats, borders aside;
                  the image's own size where it never does
     whole_image  the layers that let one pixel read a whole map, each a `Whole(layer, reason)`; empty if none
-    output_shape (N, C, H, W)
     """
 
     def __init__(self, trace: Trace, shape: tuple[int, int, int, int], output: Map, output_shape: tuple):
         terms = propagate(trace.maps, output)
-        super().__init__("input", "input", shape, terms[trace.input])
-        self.output_shape = output_shape
-        self.layers = [Layer(*layer, terms[grid]) for *layer, grid in trace.layers if terms.get(grid)]
+        super().__init__("input", "input", shape, output_shape, terms[trace.input])
+        self.layers = [
+            Layer(*layer, output_shape, terms[grid]) for *layer, grid in trace.layers if terms.get(grid)
+        ]
         self.whole_image = list(dict.fromkeys(grid.whole for grid in trace.maps if terms.get(grid) and grid.whole))
         self._maps, self._output = [grid for grid in trace.maps if terms.get(grid)], output
 
@@ -189,7 +197,7 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     layout, axes = gridded(trace, layout)
     if axes != (0, 1):
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
-    return ReceptiveField(trace, tuple(shape), layout.map, tuple(trace.output.shape))
+    return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)
 
 
 def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]]:

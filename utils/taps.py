@@ -45,7 +45,9 @@ class Taps:
 
     @cached_property
     def step(self) -> Fraction | None:
-        """The shift of the input over the smallest shift of the output that moves all taps alike."""
+        """The shift of the input over the smallest shift of the output that moves all taps alike, if any."""
+        if self.n_in == 1 or self.reads_all:
+            return None  # the same wherever the output is
         for shift in range(1, len(self) if self._step is None else 0):
             both = self.inside[shift:] & self.inside[:-shift]
             moved = (self.index[shift:] - self.index[:-shift])[both]

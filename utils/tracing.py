@@ -157,9 +157,11 @@ def permuted(layout: Layout, order: Sequence[int]) -> Layout:
     return Layout(layout.map, *(tuple(part[dim] for dim in order) for part in layout[1:]))
 
 
-def picked(trace: "Trace", layout: Layout, dim: int, index: np.ndarray, step=None) -> Layout:
+def picked(trace: "Trace", layout: Layout, dim: int, index: np.ndarray, step=None) -> Layout | None:
     """Index i of dimension `dim` becomes what was at `index[i]`, or nothing: slices, flips, pads, ..."""
     dim, n, index = dim % len(layout.shape), layout.shape[dim], np.asarray(index)
+    if not n or not len(index):
+        return None
     shape = (*layout.shape[:dim], len(index), *layout.shape[dim + 1 :])
     inside = (index >= 0) & (index < n)
     axes = layout.axes([dim])
@@ -488,7 +490,7 @@ def mixing(trace, a, dims):
     return layout if folded is layout else derived(trace, [folded], aligned([layout]), layout.shape)
 
 
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "argsort")
+@rule("softmax", "log_softmax", "_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "argsort")
 def along(trace, a):
     return mixing(trace, a, [a.dim])
 
@@ -615,7 +617,7 @@ def slicing(trace, a):
 
         def forward(base, index=index, gone=gone):
             taken = picked(trace, base, dim, index)
-            return reshaped(trace, taken, shape[:dim] + shape[dim + 1 :]) if gone else taken
+            return reshaped(trace, taken, shape[:dim] + shape[dim + 1 :]) if gone and taken else taken
 
         def backward(base, new, index=index):
             place, keep = np.full(shape[dim], NOWHERE), np.arange(shape[dim])
