@@ -6,6 +6,8 @@ positive weights, so that a gradient is zero only where nothing is read: pooling
 spreads each value over the window, statistics add a mean. Gradients are then float64 and exact.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
@@ -63,18 +65,20 @@ RARE = {"global": draws(kind=st.sampled_from(["excite", "instance", "group", "so
 
 
 def steps(depth: int):
-    leaf = st.one_of([st.tuples(st.just(kind), fields) for kind, fields in LEAVES.items()])
+    often = ["transposed", "resize", "maxpool", "padded"]
+    leaf = st.one_of([st.tuples(st.just(kind), LEAVES[kind]) for kind in [*LEAVES, *often]])
     if depth == 0:
         return st.lists(leaf, max_size=3)
     inner = steps(depth - 1)
-    branches = draws(parts=st.lists(inner, min_size=2, max_size=3), merge=st.sampled_from(["add", "cat", "rows", "columns"]))
+    merges = st.sampled_from(["add", "cat", "rows", "columns"])
+    branches = draws(parts=st.lists(inner, min_size=2, max_size=3), merge=merges)
     unpooled = draws(kernel=pairs(1, 3), stride=pairs(1, 3), padding=pairs(0, 1), inner=LEAVES["same"])
     rare = st.one_of([st.tuples(st.just(kind), fields) for kind, fields in RARE.items()])
     step = st.one_of(
         leaf, leaf, leaf, st.tuples(st.just("branch"), branches), st.tuples(st.just("branch"), branches),
         st.tuples(st.just("hourglass"), draws(inner=inner)), st.tuples(st.just("unpool"), unpooled),
     )  # fmt: skip
-    return st.lists(st.one_of([step] * 12 + [rare]), min_size=1, max_size=4)
+    return st.lists(st.one_of([step] * 12 + [rare]), min_size=2, max_size=5)
 
 
 networks = st.tuples(st.tuples(st.integers(5, 13), st.integers(5, 13)), steps(2))
@@ -82,11 +86,17 @@ networks = st.tuples(st.tuples(st.integers(5, 13), st.integers(5, 13)), steps(2)
 
 def weights(*shape):
     """Positive, and no two ratios alike, so that the negative weights of bicubic sampling do not cancel."""
-    return (1 + 0.3 * torch.sin(torch.arange(torch.Size(shape).numel(), dtype=torch.float64) ** 2)).reshape(shape)
+    count = torch.arange(math.prod(shape), dtype=torch.float64)
+    return (1 + 0.3 * torch.sin(count**2)).reshape(shape)
 
 
 def mixed(x, channels=2):
     return F.conv2d(x, weights(channels, x.shape[1], 1, 1))
+
+
+def fits(x, kernel, padding, dilation):
+    sizes = zip(x.shape[2:], kernel, padding, dilation, strict=True)
+    return all(n + 2 * p > d * (k - 1) for n, k, p, d in sizes)
 
 
 class Net(nn.Module):
@@ -105,7 +115,10 @@ class Net(nn.Module):
         return x
 
     def conv(self, x, kernel, stride, padding, dilation, groups):
-        if any(n + 2 * p <= d * (k - 1) for n, p, d, k in zip(x.shape[2:], padding, dilation, kernel, strict=True)):
+        if any(
+            n + 2 * p <= d * (k - 1)
+            for n, p, d, k in zip(x.shape[2:], padding, dilation, kernel, strict=True)
+        ):
             return x
         return F.conv2d(x, weights(2, 2 // groups, *kernel), None, stride, padding, dilation, groups)
 
@@ -133,12 +146,17 @@ class Net(nn.Module):
     def window_sum(self, x, size, kernel, stride, padding, dilation):
         """Sums over the windows of a pooling that gives `size`."""
         x = F.pad(x, (padding[1], LARGEST + 9, padding[0], LARGEST + 9))
-        y = F.conv2d(x, torch.ones(x.shape[1], 1, *kernel, dtype=x.dtype), None, stride, 0, dilation, x.shape[1])
+        y = F.conv2d(
+            x, torch.ones(x.shape[1], 1, *kernel, dtype=x.dtype), None, stride, 0, dilation, x.shape[1]
+        )
         return y[:, :, : size[0], : size[1]]
 
     def maxpool(self, x, kernel, stride, padding, dilation, ceil):
         padding = [min(p, k // 2) for p, k in zip(padding, kernel, strict=True)]
-        if any(n + 2 * p <= d * (k - 1) for n, p, d, k in zip(x.shape[2:], padding, dilation, kernel, strict=True)):
+        if any(
+            n + 2 * p <= d * (k - 1)
+            for n, p, d, k in zip(x.shape[2:], padding, dilation, kernel, strict=True)
+        ):
             return x
         y = F.max_pool2d(x, kernel, stride, padding, dilation, ceil)
         return self.window_sum(x, y.shape[2:], kernel, stride, padding, dilation) if self.truth else y
@@ -180,7 +198,11 @@ class Net(nn.Module):
     def repeat_each(self, x, factor):
         """Nearest upsampling by expand and reshape."""
         n, c, h, w = x.shape
-        return x[:, :, :, None, :, None].expand(n, c, h, factor[0], w, factor[1]).reshape(n, c, h * factor[0], -1)
+        return (
+            x[:, :, :, None, :, None]
+            .expand(n, c, h, factor[0], w, factor[1])
+            .reshape(n, c, h * factor[0], -1)
+        )
 
     def last(self, x):
         """Channels last: LayerNorm over channels, and a residual."""
@@ -241,11 +263,17 @@ class Net(nn.Module):
             y = F.pad(F.conv_transpose2d(y, ones, None, stride, 0, 0, 2), (0, 9, 0, 9))
             return y[:, :, padding[0] : padding[0] + x.shape[2], padding[1] : padding[1] + x.shape[3]]
         y, switches = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
-        return F.max_unpool2d(self.same(y, **inner), switches, kernel, stride, padding, output_size=x.shape[2:])
+        return F.max_unpool2d(
+            self.same(y, **inner), switches, kernel, stride, padding, output_size=x.shape[2:]
+        )
 
     def global_(self, x, kind):
+        if x.shape[2:].numel() == 1:
+            return x
         if kind == "excite" or self.truth:
-            return x + x * x.mean((2, 3), keepdim=True) if not self.truth else x + x.mean((2, 3), keepdim=True)
+            return (
+                x + x * x.mean((2, 3), keepdim=True) if not self.truth else x + x.mean((2, 3), keepdim=True)
+            )
         if kind == "softmax":
             return x.flatten(2).softmax(-1).unflatten(2, x.shape[2:])
         return F.instance_norm(x) if kind == "instance" else F.group_norm(x, 1)

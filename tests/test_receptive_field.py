@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from torch import nn
 
 from tests.random_networks import Net, networks, true_fields
 from utils.receptive_field import receptive_field

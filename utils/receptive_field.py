@@ -3,12 +3,12 @@
     rf = receptive_field(model, (1, 1, 256, 256))
     rf.box(row, col), rf.mask(row, col), rf.stride, rf.layers, rf.whole_image
 
-1. **Trace** (`utils.tracing`). The module runs once, unmodified, on tensors that have a shape and no data, and
-   every operation says what it reads.
-2. **Taps** (`utils.taps`). It says so for rows and for columns apart, as a table of indices.
-3. **Propagate** (here). From the output back to the input, every row of every layer collects the set of output
-   rows that it influences, and every column the set of output columns. Read the other way round, the same
-   table holds the field of each output pixel, in the input and in every layer between.
+1. **Trace** (`utils.tracing`). The module runs once, unmodified, on tensors that have a shape and no data.
+2. **Taps** (`utils.rules`, `utils.layouts`, `utils.taps`). Each operation says what it reads, for rows and
+   columns apart: one table of indices per axis.
+3. **Propagate** (here). From the output back to the input, every row of every layer collects the set of
+   output rows that it influences, and every column the set of output columns. Read the other way round, the
+   same tables hold the field of each output pixel, in the input and in every layer between.
 
 Rows and columns can be kept apart because a local layer reads a rectangle, full or with holes: a set of rows
 times a set of columns. Where branches meet, a field is the *union* of such products: a 1x7 convolution beside
@@ -29,8 +29,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from utils.layouts import Map, gridded
 from utils.taps import Taps
-from utils.tracing import Map, Trace, gridded
+from utils.tracing import Trace
 
 
 class Box(NamedTuple):
@@ -54,7 +55,7 @@ class Axis:
     @cached_property
     def influences(self) -> np.ndarray:
         """(n, n_out) bool"""
-        return np.unpackbits(self.bits.view(np.uint8), axis=1, bitorder="little", count=self.n_out).astype(bool)
+        return np.unpackbits(self.bits.view(np.uint8), axis=1, bitorder="little", count=self.n_out).view(bool)
 
     @cached_property
     def fields(self) -> np.ndarray:
@@ -63,13 +64,13 @@ class Axis:
 
     @cached_property
     def hulls(self) -> np.ndarray:
-        """(n_out, 2) the first position that each output position sees, and one past the last; 0, 0 if none."""
+        """(n_out, 2) the first position that each output position sees, one past the last; 0, 0 if none."""
         first, stop = self.fields.argmax(1), self.fields.shape[1] - self.fields[:, ::-1].argmax(1)
         return np.stack([first, stop], 1) * self.fields.any(1)[:, None]
 
     @cached_property
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """offset (n_out + 1,), runs (k, 2): output o sees start <= i < stop for runs[offset[o]:offset[o + 1]]."""
+        """offset (n_out + 1,), runs (k, 2): o sees start <= i < stop of runs[offset[o] : offset[o + 1]]."""
         edges = np.diff(np.pad(self.fields, ((0, 0), (1, 1))).astype(np.int8), axis=1)
         output, start = np.nonzero(edges == 1)
         offset = np.searchsorted(output, np.arange(self.n_out + 1))
@@ -99,14 +100,15 @@ class Layer:
         return Box(*(int(edge) for edge in (*seen[:, ::2].min(0), *seen[:, 1::2].max(0))))
 
     def mask(self, row: int, col: int) -> np.ndarray:
-        """(H, W) bool: exactly the positions of this layer that output pixel (row, col) sees, with all holes."""
+        """(H, W) bool: exactly the positions in this layer that output pixel (row, col) sees."""
         check(row, col, self.output_shape, "output")
         return union([(rows.fields[row], cols.fields[col]) for rows, cols in self.terms], self.shape)
 
     def influence(self, row: int, col: int) -> np.ndarray:
-        """(H, W) bool, of the output's size: the output pixels that position (row, col) of this layer reaches."""
+        """(H, W) bool, like the output: the pixels that position (row, col) of this layer influences."""
         check(row, col, self.shape, self.name)
-        return union([(rows.influences[row], cols.influences[col]) for rows, cols in self.terms], self.output_shape)
+        products = [(rows.influences[row], cols.influences[col]) for rows, cols in self.terms]
+        return union(products, self.output_shape)
 
 
 def union(products: list[tuple[np.ndarray, np.ndarray]], shape: tuple) -> np.ndarray:
@@ -141,8 +143,8 @@ class ReceptiveField(Layer):
         self.layers = [
             Layer(*layer, output_shape, terms[grid]) for *layer, grid in trace.layers if terms.get(grid)
         ]
-        self.whole_image = list(dict.fromkeys(grid.whole for grid in trace.maps if terms.get(grid) and grid.whole))
         self._maps, self._output = [grid for grid in trace.maps if terms.get(grid)], output
+        self.whole_image = list(dict.fromkeys(grid.whole for grid in self._maps if grid.whole))
 
     @cached_property
     def stride(self) -> tuple[int, int]:
@@ -158,12 +160,17 @@ class ReceptiveField(Layer):
         The first layer is the input. Layers with the same fields share their axes.
         """
         axes: dict[int, tuple[int, Axis]] = {}
+
+        def number(axis: Axis) -> int:
+            return axes.setdefault(id(axis), (len(axes), axis))[0]
+
         layers = []
         for layer in [self, *self.layers]:
-            terms = [[axes.setdefault(id(axis), (len(axes), axis))[0] for axis in term] for term in layer.terms]
+            terms = [[number(rows), number(cols)] for rows, cols in layer.terms]
             layers.append({"name": layer.name, "op": layer.op, "shape": list(layer.shape), "terms": terms})
         runs = [axis.runs for _, axis in axes.values()]
-        kind = np.uint16 if all(table.max(initial=0) < 2**16 for pair in runs for table in pair) else np.uint32
+        small = all(table.max(initial=0) < 2**16 for pair in runs for table in pair)
+        kind = np.uint16 if small else np.uint32
         return {
             "input": list(self.shape),
             "output": list(self.output_shape),
@@ -180,14 +187,14 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     changed, and it is judged in the mode it is in: call `model.eval()` first unless training is meant.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"receptive_field needs a torch.nn.Module, not {type(model).__name__}: wrap it in one")
+        raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(f"shape is {tuple(shape)}: give four positive integers (N, C, H, W), e.g. (1, 1, 256, 256)")
+        raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
     trace = Trace(model, tuple(shape))
     if not isinstance(trace.output, Tensor):
         raise TypeError(
-            f"the model returns a {type(trace.output).__name__}, where receptive_field needs one tensor (or a dict "
-            "with the tensor under 'out'): wrap the model in a module that returns the tensor you ask about"
+            f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
+            "'out': wrap the model in a module that returns the tensor you ask about"
         )
     layout = trace.read(trace.output)
     if layout is None:
@@ -246,9 +253,10 @@ def undominated(terms: list[tuple[Axis, Axis]]) -> list[tuple[Axis, Axis]]:
 
     kept: list[tuple[Axis, Axis]] = []
     for rows, cols in dict.fromkeys(terms):
-        if any(inside(rows, r) and inside(cols, c) for r, c in kept) or not (rows.bits.any() and cols.bits.any()):
+        if any(inside(rows, r) and inside(cols, c) for r, c in kept):
             continue
-        kept = [(r, c) for r, c in kept if not (inside(r, rows) and inside(c, cols))] + [(rows, cols)]
+        if rows.bits.any() and cols.bits.any():
+            kept = [(r, c) for r, c in kept if not (inside(r, rows) and inside(c, cols))] + [(rows, cols)]
     return kept
 
 

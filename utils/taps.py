@@ -34,11 +34,11 @@ class Taps:
 
     @cached_property
     def inverse(self) -> np.ndarray:
-        """(n_in, k) the outputs that read each input position, filled up with n_out, which is none of them."""
+        """(n_in, k) the outputs that read each input position; filled up with n_out, which is none."""
         reader, source = np.nonzero(self.inside)[0], self.index[self.inside]
         order = np.argsort(source, kind="stable")
         reader, source = reader[order], source[order]
-        rank = np.arange(len(source)) - np.searchsorted(source, source)  # the how-manieth reader of its source
+        rank = np.arange(len(source)) - np.searchsorted(source, source)  # a count for each source
         table = np.full((self.n_in, rank.max(initial=0) + 1), len(self))
         table[source, rank] = reader
         return table
@@ -98,4 +98,5 @@ def resized(op: str, n: int, count: int, scale: float | None, align_corners: boo
     index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
     if align_corners and n > 1 and count > 1:
         return Taps(index, n, Fraction(n - 1, count - 1))
-    return Taps(index, n, Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000))
+    step = Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000)
+    return Taps(index, n, step)
