@@ -17,12 +17,12 @@ NOWHERE = -(2**31)  # a tap that reads nothing: a zero of the padding, a gap of 
 class Taps:
     """Position `o` of the output reads the positions `index[o]` of the input.
 
-    index  (n_out, k) integers; those outside 0 .. n_in - 1 read nothing
+    index  (n_out, k) integers, or (n_out,) for one tap each; those outside 0 .. n_in - 1 read nothing
     step   input positions per output position: 2 for a stride of 2, 1/2 for upsampling by 2
     """
 
     def __init__(self, index: np.ndarray, n_in: int, step: Fraction | None = None):
-        self.index, self.n_in, self._step = index.reshape(len(index), -1), n_in, step
+        self.index, self.n_in, self._step = index if index.ndim == 2 else index[:, None], n_in, step
 
     def __len__(self) -> int:
         return len(self.index)

@@ -85,8 +85,9 @@ class Trace(TorchDispatchMode):
         return next((WORDS[op] for op in self.ops if op in WORDS), self.ops[-1] if self.ops else "")
 
     def unknown(self, what: str) -> UnknownOperation:
+        outer = f", part of {self.ops[0]!r}" if len(self.ops) > 1 else ""
         return UnknownOperation(
-            f"receptive_field has no rule for {what} (in layer {self.path!r}): "
+            f"receptive_field has no rule for {what}{outer} (in layer {self.path!r}): "
             "write that layer with operations it knows, or add a rule beside the others in utils/rules.py"
         )
 
