@@ -138,10 +138,16 @@ def reshaped(trace: "Trace", layout: Layout, shape: Sequence[int]) -> Layout:
             low, high = max(d.inner, inner), min(d.inner * d.size, inner * n)
             if low < high:
                 if low % d.inner or high % low or d.inner * d.size % high or low % inner:
-                    return reshaped(trace, fold_all(trace, layout), shape)  # it cuts through a row
+                    return recut(trace, layout, shape)
                 digits.append(Digit(low // inner, high // low, d.axis, d.step * (low // d.inner)))
         dims.append(tidy(digits))
     return Layout(layout.map, shape, tuple(dims))
+
+
+def recut(trace: "Trace", layout: Layout, shape: Sequence[int]) -> Layout:
+    """A reshape that cuts through a digit: try with plain rows and columns, else give up telling them apart."""
+    grid = gridded(trace, layout)[0] if len(layout.shape) >= 2 else layout
+    return reshaped(trace, grid if grid != layout else fold_all(trace, layout), shape)
 
 
 def permuted(layout: Layout, order: Sequence[int]) -> Layout:
