@@ -437,6 +437,21 @@ def test_writing_through_views_is_followed():
         assert seen[row, col] == expected
 
 
+def test_writing_through_detached_and_flattened_views_is_followed():
+    def forward(x):
+        y = x * 1
+        y.detach().contiguous()[:, :, 1:] += x[:, :, :-1]
+        y.flatten(2)[..., :8] += x[:, :, 7]
+        return y
+
+    rf = receptive_field(Calls(forward), (1, 1, 8, 8))
+    for row, col in np.ndindex(8, 8):
+        expected = {(row, col), (max(row - 1, 0), col)} | ({(7, col)} if row == 0 else set())
+        assert set(map(tuple, np.argwhere(rf.mask(row, col)).tolist())) >= expected
+        if row > 0:
+            assert rf.mask(row, col).sum() == 2 or rf.whole_image
+
+
 def test_fields_in_every_layer_match_autograd():
     torch.manual_seed(0)
     model = UNet(2).double().eval()
@@ -505,8 +520,10 @@ class Calls(nn.Module):
         (lambda x: nn.functional.conv2d(x, x.mean((2, 3), keepdim=True)), "weights or other arguments"),
         (lambda x: torch.cdist(x, x), "cdist"),
         (lambda x: x[x > 0], "no rule"),
+        (lambda x: (x * 1).unsqueeze_(0)[0], "changes the shape of a tensor in place"),
+        (lambda x: x.mean((2, 3), keepdim=True).expand(1, 1, 8, 8).add_(x), "in place"),
     ],
-    ids=["fft", "data-dependent branch", "predicted weights", "cdist", "mask"],
+    ids=["fft", "data-dependent branch", "predicted weights", "cdist", "mask", "unsqueeze_", "expanded"],
 )
 def test_an_unknown_operation_is_named(function, message):
     with pytest.raises(UnknownOperation, match=message):

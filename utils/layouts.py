@@ -145,7 +145,7 @@ def reshaped(trace: "Trace", layout: Layout, shape: Sequence[int]) -> Layout:
 
 
 def recut(trace: "Trace", layout: Layout, shape: Sequence[int]) -> Layout:
-    """A reshape that cuts through a digit: try with plain rows and columns, else give up telling them apart."""
+    """A reshape that cuts through a digit: make rows and columns plain ones, else stop telling them apart."""
     grid = gridded(trace, layout)[0] if len(layout.shape) >= 2 else layout
     return reshaped(trace, grid if grid != layout else fold_all(trace, layout), shape)
 

@@ -220,14 +220,20 @@ def shuffling(trace, a):
     return reshaped(trace, layout, a.out.shape)
 
 
-@rule("clone", "contiguous", "to", "_to_copy", "detach", "alias", "lift_fresh", "type_as", "cpu", "cuda")
-@rule("dropout", "feature_dropout", "alpha_dropout", "channel_shuffle", "native_channel_shuffle")
+@rule("clone", "lift_fresh", "channel_shuffle", "native_channel_shuffle")
 def unchanged(trace, a):
     return trace.read(a.x)
 
 
+@rule("glu")
+def gated(trace, a):
+    half = np.arange(a.out.shape[a.dim])
+    halves = [picked(trace, trace.read(a.x), a.dim, half + start) for start in (0, len(half))]
+    return joined(trace, halves, a.out.shape)
+
+
 @rule("hardswish", "hardsigmoid", "hardtanh", "relu6", "prelu", "elu", "selu", "celu", "rrelu", several=True)
-@rule("silu", "gelu", "mish", "softplus", "log_sigmoid", "expand", "expand_as", "broadcast_to", several=True)
+@rule("silu", "gelu", "mish", "softplus", "log_sigmoid", several=True)
 def pointwise(trace, a):
     """Arithmetic with broadcasting; also everything that torch itself tags as pointwise."""
     return joined(trace, map(trace.read, a.tensors), a.out.shape)
@@ -387,6 +393,20 @@ def reshaping(trace, a):
         lambda base: reshaped(trace, base, a.out.shape),
         lambda base, new: reshaped(trace, new, a.x.shape),
     )
+
+
+@rule("contiguous", "to", "_to_copy", "type_as", "cpu", "cuda", "detach", "alias", book=VIEWS)
+@rule("dropout", "feature_dropout", "alpha_dropout", book=VIEWS)
+def same(trace, a):
+    yield lambda base: base, lambda base, new: new
+
+
+@rule("expand", "expand_as", "broadcast_to", book=VIEWS)
+def expanding(trace, a):
+    def backward(base, new):
+        raise trace.unknown(f"writing in place to the result of {a.op!r}")
+
+    yield lambda base: joined(trace, [base], a.out.shape), backward
 
 
 @rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "mT", book=VIEWS)

@@ -27,6 +27,7 @@ from utils.rules import (
     free,
     listed,
     pointwise,
+    same,
     unchanged,
 )
 from utils.taps import Taps
@@ -143,7 +144,12 @@ class Trace(TorchDispatchMode):
         return not a.func._schema.is_mutable or storage(a.x) in self.own
 
     def view(self, a: "Call"):
+        """Tensors that share memory: what is written to one shows in the others."""
+        if a.in_place and VIEWS[a.op] is not same:
+            raise self.unknown(f"{a.op + '_'!r}, which changes the shape of a tensor in place")
         for out, (forward, backward) in zip(listed(a.out), VIEWS[a.op](self, a), strict=True):
+            if out is a.x:
+                continue
             self.known[id(out)] = SimpleNamespace(
                 tensor=out, base=a.x, forward=forward, backward=backward, seen=self, layout=None
             )  # seen: the base's layout when it was last looked at, at first none at all
