@@ -10,6 +10,7 @@ All channels of a layer share one field, and so do all images of a batch: no dig
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,8 +69,14 @@ class Layout(NamedTuple):
 
 def standard(grid: Map, shape: Sequence[int], axes: tuple[int, int] = (0, 1)) -> Layout:
     """The layout (..., H, W)."""
-    last = [tidy([Digit(1, n, axis, 1)]) for n, axis in zip(shape[-2:], axes, strict=True)]
-    return Layout(grid, tuple(shape), ((),) * (len(shape) - 2) + tuple(last))
+    last = (line(shape[-2], axes[0]), line(shape[-1], axes[1]))
+    return Layout(grid, tuple(shape), ((),) * (len(shape) - 2) + last)
+
+
+@lru_cache(None)
+def line(n: int, axis: int) -> tuple[Digit, ...]:
+    """The digits of a dimension that is a whole axis of n positions."""
+    return tidy([Digit(1, n, axis, 1)])
 
 
 def tidy(digits: Iterable[Digit]) -> tuple[Digit, ...]:
