@@ -210,6 +210,27 @@ def test_segnet_with_switches():
     assert (sizes.count(404), sizes.count(372)) == (20, 12)
 
 
+@pytest.mark.parametrize(
+    ("function", "stride"),
+    [
+        (lambda x: nn.functional.avg_pool2d(x, (2, 3)), (2, 3)),
+        (lambda x: nn.functional.interpolate(nn.functional.avg_pool2d(x, 4), scale_factor=2.0), (4, 4)),
+        (lambda x: x + nn.functional.interpolate(nn.functional.avg_pool2d(x, 6), scale_factor=6), (6, 6)),
+        (lambda x: x[:, :, ::2] + x[:, :, ::3, :][:, :, :8].repeat_interleave(2, 2)[:, :, :12], (24, 1)),
+        (lambda x: nn.functional.interpolate(x, size=(36, 16)), (2, 3)),
+        (lambda x: torch.cat([x, nn.functional.interpolate(x[..., 1:], size=(24, 24))], 1), (1, 24)),
+        (lambda x: x * x.mean((2, 3), keepdim=True), (1, 1)),
+        (lambda x: torch.roll(x, (5, 2), (2, 3)).flip(3), (1, 1)),
+        (lambda x: x + x.flip(3), (1, 24)),
+        (lambda x: x[:, :, torch.tensor([3, 1, 2, 9])], (24, 1)),
+        (lambda x: x[:, :, torch.arange(24) % 4 == 0], (4, 1)),
+        (lambda x: nn.PixelShuffle(2)(nn.PixelUnshuffle(4)(x).mean(1, True).repeat(1, 4, 1, 1)), (4, 4)),
+    ],
+)  # fmt: skip
+def test_stride_is_where_the_pattern_repeats(function, stride):
+    assert receptive_field(Calls(function), (1, 1, 24, 24)).stride == stride
+
+
 def test_crossed_strips_make_a_plus():
     class Cross(nn.Module):
         def __init__(self):

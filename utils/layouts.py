@@ -10,6 +10,7 @@ All channels of a layer share one field, and so do all images of a batch: no dig
 """
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -161,7 +162,9 @@ def permuted(layout: Layout, order: Sequence[int]) -> Layout:
     return Layout(layout.map, *(tuple(part[dim] for dim in order) for part in layout[1:]))
 
 
-def picked(trace: "Trace", layout: Layout, dim: int, index: np.ndarray, step=None) -> Layout | None:
+def picked(
+    trace: "Trace", layout: Layout, dim: int, index: np.ndarray, step: int | None = None
+) -> Layout | None:
     """Index i of dimension `dim` becomes what was at `index[i]`, or nothing: slices, flips, pads, ..."""
     dim, n, index = dim % len(layout.shape), layout.shape[dim], np.asarray(index)
     if not n or not len(index):
@@ -184,7 +187,11 @@ def picked(trace: "Trace", layout: Layout, dim: int, index: np.ndarray, step=Non
     reads = index if whole else np.where(inside, here[np.where(inside, index, 0)], NOWHERE)
     reads = reads.reshape(len(index), -1)
     base = combinations(g for _, g in rest)
-    taps = Taps((base[:, None, None] + reads).reshape(-1, reads.shape[1]), layout.map.size[axis], step)
+    taps = Taps(
+        (base[:, None, None] + reads).reshape(-1, reads.shape[1]),
+        layout.map.size[axis],
+        step and Fraction(step),
+    )
     dims = [[g for g in digits if g.axis != axis] for digits in layout.dims]
     dims[dim].append(Digit(1, len(index), axis, 1))
     below = len(index)

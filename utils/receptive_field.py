@@ -270,6 +270,8 @@ def repeat(maps: list[Map], output: Map, axis: int) -> int:
         options = []
         for source, *taps in grid.edges:
             step = Fraction(1) if taps[axis] is None else taps[axis].step
+            if step == 0:
+                return maps[0].size[axis]
             if shifts.get(source) and step:  # else: the same everywhere
                 pixels, moved = shifts[source]
                 unit = lcm(moved, step.numerator)

@@ -165,7 +165,8 @@ def reordering(trace, a):
     layout = trace.read(a.x)
     for i, dim in enumerate(a.dims):
         n = np.arange(layout.shape[dim])
-        layout = picked(trace, layout, dim, n[::-1] if a.op == "flip" else np.roll(n, a.shifts[i]))
+        turned, step = (n[::-1], -1) if a.op == "flip" else (np.roll(n, a.shifts[i]), 1)
+        layout = picked(trace, layout, dim, turned, step)
     return layout
 
 
@@ -178,7 +179,7 @@ def repeating(trace, a):
     return layout
 
 
-@rule("index_select", "index")
+@rule("index_select", "index", fresh=True)
 def indexing(trace, a):
     """x[:, :, rows] with one list of constant indices."""
     listed = a.indices if a.op == "index" else [None] * (a.dim % a.x.dim()) + [a.index]

@@ -45,15 +45,18 @@ class Taps:
 
     @cached_property
     def step(self) -> Fraction | None:
-        """The shift of the input over the smallest shift of the output that moves all taps alike, if any."""
-        if self.n_in == 1 or self.reads_all:
-            return None  # the same wherever the output is
-        for shift in range(1, len(self) if self._step is None else 0):
+        """The shift of the input over the smallest shift of the output that moves all taps alike.
+
+        0 if no shift does; None if there is nothing to move, every output position reading the same.
+        """
+        if self.n_in == 1 or len(self) == 1 or self.reads_all:
+            return self._step if self.n_in > 1 and not self.reads_all else None
+        for shift in range(1, len(self) // 2 + 1 if self._step is None else 0):  # seen at least twice
             both = self.inside[shift:] & self.inside[:-shift]
             moved = (self.index[shift:] - self.index[:-shift])[both]
             if moved.size and (moved == moved[0]).all():
                 return Fraction(int(moved[0]), shift) if moved[0] else None
-        return self._step
+        return self._step or Fraction(0)
 
     @cached_property
     def reads_all(self) -> bool:
