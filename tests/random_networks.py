@@ -45,7 +45,7 @@ LEAVES = {
     "adaptive": draws(size=pairs(2, 6), kind=st.sampled_from(["max", "avg"])),
     "resize": draws(
         mode=st.sampled_from(["nearest", "nearest-exact", "bilinear", "bicubic"]),
-        size=st.one_of(pairs(2, 16), st.sampled_from([0.5, 1.5, 2.0, 3.0])),
+        size=st.one_of(pairs(2, 16), st.sampled_from([0.5, 0.7, 1.5, 1.7, 2.0, 2.5])),
         corners=st.booleans(), recompute=st.sampled_from([None, True]),
     ),
     "slice": draws(start=pairs(0, 2), step=pairs(1, 3)),

@@ -42,6 +42,20 @@ def test_random_networks_match_autograd_at_every_pixel(network):
         np.testing.assert_array_equal(rf.influence(row, col), truth[:, :, row, col])
 
 
+@pytest.mark.parametrize("size", [0.5, 0.7, 1.7, 2.5, (4, 9), (13, 14)])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
+def test_every_kind_of_interpolation(mode, size):
+    for corners, recompute in [(False, None), (True, None), (False, True)]:
+        fields = {"mode": mode, "size": size, "corners": corners, "recompute": recompute}
+        program = [("resize", fields), ("conv", CONV)]
+        truth, rf = true_fields(program, (7, 6)), receptive_field(Net(program), (1, 1, 7, 6))
+        for row, col in np.ndindex(truth.shape[:2]):
+            np.testing.assert_array_equal(rf.mask(row, col), truth[row, col])
+
+
+CONV = {"kernel": (1, 2), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
 # ------------------------------------------------------------------ published and derived sizes
 
 
