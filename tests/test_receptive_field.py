@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from tests.random_networks import Net, networks, true_fields
-from utils.receptive_field import receptive_field
-from utils.rules import UnknownOperation
+from utils.receptive_field import UnknownOperation, receptive_field
 
 torch.set_num_threads(1)
 MANY = int(os.environ.get("RANDOM_NETWORKS", "0"))

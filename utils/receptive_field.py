@@ -16,9 +16,11 @@ a 7x1 makes a plus, which no single product describes. Araujo et al. 2019, "Comp
 convolutional neural networks" (Distill), derive the sizes of known networks by hand.
 
 The answer is structural: what *can* influence a pixel, for some weights and some image. It is exact, save for
-three upper bounds: the channels of a layer (and the images of a batch) share one field; sampling at free
-positions (`grid_sample`, deformable convolution) counts as reading the whole map; and so does rearranging
-positions into something that no longer has rows and columns. The last two are listed in `whole_image`.
+upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling at
+free positions (`grid_sample`, deformable convolution) counts as reading the whole map, a cumulative sum as
+reading its whole line, and so does rearranging positions into something that no longer has rows and columns
+(an image plus its transpose, tokens of positions joined by a class token). All but the first are listed in
+`whole_image`.
 """
 
 from fractions import Fraction
@@ -29,9 +31,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from utils.layouts import Map, gridded
+from utils.layouts import Map, Whole, gridded
+from utils.rules import UnknownOperation
 from utils.taps import Taps
 from utils.tracing import Trace
+
+__all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
 
 class Box(NamedTuple):
@@ -185,6 +190,9 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
 
     The model maps one (N, C, H, W) tensor to one tensor, or to a dict that has one under "out". It is not
     changed, and it is judged in the mode it is in: call `model.eval()` first unless training is meant.
+
+    Raises TypeError or ValueError where model or shape are of the wrong form, and `UnknownOperation`, which
+    names the operation and the layer, where there is no rule for an operation.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
