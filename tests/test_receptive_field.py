@@ -452,6 +452,7 @@ def test_writing_through_views_is_followed():
             canvas = torch.zeros(1, 1, 8, 8)
             top, bottom = canvas.chunk(2, 2)
             early = top[:, :, 0]
+            assert (early + 1).shape == (1, 1, 8)  # looked at before it is written
             top.copy_(x[:, :, 4:])
             bottom[..., ::2] = x[:, :, :4, 1::2]
             bottom.transpose(2, 3)[:, :, 1] += x[:, :, 4:, 0]

@@ -16,8 +16,8 @@ a 7x1 makes a plus, which no single product describes. Araujo et al. 2019, "Comp
 convolutional neural networks" (Distill), derive the sizes of known networks by hand.
 
 The answer is structural: what *can* influence a pixel, for some weights and some image. It is exact, save for
-upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling at
-free positions (`grid_sample`, deformable convolution) counts as reading the whole map, a cumulative sum as
+upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling
+at free positions (`grid_sample`, deformable convolution) counts as reading the whole map, a cumulative sum as
 reading its whole line, and so does rearranging positions into something that no longer has rows and columns
 (an image plus its transpose, tokens of positions joined by a class token). All but the first are listed in
 `whole_image`.
