@@ -1,0 +1,46 @@
+# On a fresh machine with Python 3.11 or newer, git and make: `make lab`.
+
+python = .venv/bin/python
+first = $(or $(firstword $(sort $(wildcard notebooks/[0-9]*.ipynb))),notebooks)
+on_screen = $(or $(filter-out Linux,$(shell uname)),$(DISPLAY),$(WAYLAND_DISPLAY),$(BROWSER))
+
+# JupyterLab refuses to run as root unless told to, and without a screen there is no browser to open.
+lab_options = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(on_screen),,--no-browser)
+
+.PHONY: help lab test notebooks bench data lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+
+lab: ## set up .venv and open JupyterLab on the first notebook
+	@./install.sh lab
+	@$(python) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(first) $(lab_options)
+
+test: ## set up .venv and run every check of the project
+	@./install.sh test
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m pytest -n 2 --dist loadgroup
+
+notebooks: ## execute all notebooks, or NOTEBOOKS="notebooks/01_…", and store their outputs
+	@./install.sh test
+	@$(python) tests/run_notebooks.py $(NOTEBOOKS)
+
+bench: ## measure, one Markdown table per file in benchmarks/
+	@./install.sh test
+	@set -e; for file in benchmarks/*.py; do $(python) $$file; echo; done
+
+data: ## make the micrographs of data/ again
+	@./install.sh lab
+	@$(python) -m utils.tissue data/micrographs
+
+lock: ## bring requirements.lock up to pyproject.toml (UPGRADE=--upgrade: everything to its newest)
+	@./install.sh lock
+	@cp requirements.lock .venv/lock
+	@$(python) -m uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+	    --no-annotate --no-header $(UPGRADE) --output-file .venv/lock pyproject.toml
+	@# torch's own metadata pins its CUDA packages, and a CPU-only torch needs none of them.
+	@grep -Ev '^(nvidia|cuda|triton)' .venv/lock > requirements.lock
+
+clean: ## remove .venv and the caches
+	@rm -rf .venv .pytest_cache .ruff_cache *.egg-info

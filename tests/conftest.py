@@ -1,0 +1,4 @@
+import torch
+
+# The notebooks are executed by a second process at the same time, and keep their speed this way.
+torch.set_num_threads(1)

@@ -1,0 +1,117 @@
+"""Compare a segmentation with the truth: pixel by pixel, class by class, and cell by cell.
+
+Shapes are (N, H, W) or (H, W), one class number for every pixel, as in `network(images).argmax(dim=1)`.
+"""
+
+import numpy as np
+import torch
+from skimage.measure import label as connected_components
+from skimage.metrics import adapted_rand_error
+from skimage.segmentation import expand_labels
+
+
+def confusion(prediction, label, classes, ignore_index=None):
+    """Count the pixels of every true class (row) that were given every class (column).
+
+    Args:
+        prediction: integer tensor of class numbers.
+        label: the true class numbers, in the same shape.
+        classes: how many classes there are.
+        ignore_index: value of `label` that means "no truth here"; such pixels are not counted.
+
+    Returns:
+        (classes, classes) int64 tensor, in pixels.
+
+    Raises:
+        TypeError: a tensor holds floating-point numbers, such as scores.
+        ValueError: the shapes differ, or a value is not a class number.
+    """
+    if prediction.shape != label.shape:
+        shapes = f"the prediction {tuple(prediction.shape)}, the label {tuple(label.shape)}"
+        raise ValueError(f"The shapes differ: {shapes}; compare `scores.argmax(dim=1)` with the label.")
+    counted = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
+    truth = _class_numbers("label", label[counted], classes)
+    guess = _class_numbers("prediction", prediction[counted], classes)
+    return torch.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+
+
+def iou_per_class(counts):
+    """Intersection over union: of the pixels that are a class or are called it, the share that are both.
+
+    Takes the (C, C) counts of `confusion`, returns (C,) float64 between 0 and 1. A class that neither truth
+    nor prediction holds has an empty union, with nothing to be right or wrong about: it gets NaN.
+    """
+    both = counts.diagonal().double()
+    return both / (counts.sum(dim=0) + counts.sum(dim=1) - both)
+
+
+def mean_iou(prediction, label, classes, ignore_index=None):
+    """Mean of `iou_per_class`, every class weighing the same however few its pixels ("mean IU" in Long,
+    Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 5).
+
+    The pixels of all N pictures are counted together before dividing, as in PASCAL VOC's segmentation
+    challenge. Averaging over pictures instead would let three pixels of a class in one picture weigh as much
+    as three thousand in the next. A class absent from both truth and prediction is left out of the mean.
+
+    Arguments and errors as in `confusion`. Returns a float; NaN where no pixel is counted.
+    """
+    return iou_per_class(confusion(prediction, label, classes, ignore_index)).nanmean().item()
+
+
+def pixel_accuracy(prediction, label, classes, ignore_index=None):
+    """Share of the pixels that were given their true class. High wherever one class covers nearly everything.
+
+    Arguments and errors as in `confusion`. Returns a float; NaN where no pixel is counted.
+    """
+    counts = confusion(prediction, label, classes, ignore_index).double()
+    return (counts.trace() / counts.sum()).item()
+
+
+def rand_score(predicted_membrane, true_membrane):
+    """Do the predicted membranes separate the right cells? 1 is perfect.
+
+    Cells are the 4-connected components of all pixels but membranes. Predicted cells are then grown until
+    they meet, so that the thickness of a membrane does not count, only where it separates cells. Take all
+    pairs of pixels inside true cells: precision is the share of the pairs in one predicted cell that are in
+    one true cell, recall the share of the pairs in one true cell that are in one predicted cell, and the
+    score their harmonic mean. A gap of one pixel merges two cells, and costs much here and next to nothing
+    in pixel accuracy.
+
+    This follows the foreground-restricted Rand score after border thinning of Arganda-Carreras et al.,
+    "Crowdsourcing the creation of image segmentation algorithms for connectomics", Frontiers in Neuroanatomy
+    9:142 (2015). The challenge's own program differs: it takes the best of several thresholds of a
+    probability map, and thins the membranes instead of growing the cells. So compare these scores with each
+    other, not with the challenge's table.
+
+    Args:
+        predicted_membrane, true_membrane: (H, W) bool masks of one picture, True on membranes.
+
+    Raises:
+        TypeError: a mask is not bool.
+        ValueError: the shapes differ or are not (H, W), or no pixel is inside a true cell.
+    """
+    predicted, true = np.asarray(predicted_membrane), np.asarray(true_membrane)
+    if predicted.dtype != bool or true.dtype != bool:
+        raise TypeError(
+            f"The masks are {predicted.dtype} and {true.dtype}, expected bool, as in `labels == 1`."
+        )
+    if predicted.shape != true.shape or true.ndim != 2:
+        shapes = f"{predicted.shape} and {true.shape}"
+        raise ValueError(f"The masks are {shapes}, expected the same (H, W); score one picture at a time.")
+    if true.all():
+        raise ValueError("The true membranes cover every pixel, expected at least one cell between them.")
+    true_cells = connected_components(~true, connectivity=1)  # 0 on membranes: left out of the score
+    cells = expand_labels(connected_components(~predicted, connectivity=1), distance=np.inf)
+    error, _precision, _recall = adapted_rand_error(true_cells, cells)
+    return float(1 - error)
+
+
+def _class_numbers(name, values, classes):
+    if values.is_floating_point():
+        raise TypeError(f"The {name} is {values.dtype}, expected class numbers; take `scores.argmax(dim=1)`.")
+    outside = values[(values < 0) | (values >= classes)]
+    if len(outside):
+        raise ValueError(
+            f"The {name} holds {outside[0]}, expected 0 to {classes - 1}; check `classes` or `ignore_index`."
+        )
+    return values.long()

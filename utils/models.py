@@ -1,0 +1,229 @@
+"""The networks of the series, each small enough to train on a laptop, each true to its paper's idea.
+
+PatchNet    classifies the pixel in the middle of a window           (Ciresan et al., NIPS 2012)
+FCN         labels a whole image at once, coarsely, then refines it  (Long, Shelhamer and Darrell, CVPR 2015)
+
+`convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size.
+Every network takes images (N, C, H, W) with values in [0, 1] and returns scores before the softmax.
+"""
+
+import math
+from copy import deepcopy
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+class PatchNet(nn.Module):
+    """A classifier of windows: (N, channels, window, window) -> scores (N, classes) of the middle pixel.
+
+    The layers follow network N4 of Ciresan et al., "Deep neural networks segment neuronal membranes in
+    electron microscopy images", NIPS 2012: convolutions without padding, 4 x 4 where the map is odd and 5 x 5
+    where it is even, so that 2 x 2 max pooling never drops a row; then two fully connected layers.
+    `PatchNet(window=95, classes=2, width=48, hidden=200)` is N4 itself.
+
+    Args:
+        window: side of the window in pixels; odd, so that there is a middle pixel, and at least 5.
+        classes: number of classes.
+        width: channels of every convolution.
+        hidden: units of the first fully connected layer.
+        channels: channels of the image.
+
+    Raises:
+        ValueError: the window is even or below 5.
+    """
+
+    def __init__(self, window=65, classes=3, width=16, hidden=64, channels=1):
+        super().__init__()
+        if window < 5 or window % 2 == 0:
+            raise ValueError(
+                f"window is {window}, expected an odd number from 5 up; try {window // 2 * 2 + 5}."
+            )
+        self.window = window
+        layers, size, depth = [], window, channels
+        while size > 4:
+            kernel = 4 if size % 2 else 5
+            layers += [nn.Conv2d(depth, width, kernel), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+            size, depth = (size - kernel + 1) // 2, width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(width * size * size, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, classes),
+        )
+        he_initialise(self)
+
+    def forward(self, patches):
+        if patches.shape[-2:] != (self.window, self.window):
+            raise ValueError(
+                f"the patches are {tuple(patches.shape[-2:])}, expected {self.window} x {self.window}; cut "
+                "them with utils.patches.sliding_window, or use utils.models.a_trous for whole images."
+            )
+        return self.classifier(self.features(patches))
+
+
+def convolutional(patch_net):
+    """The same weights for images of any size: every fully connected layer becomes a convolution.
+
+    The first fully connected layer reads a map of s x s positions: as a convolution it has an s x s kernel,
+    its weights reshaped. The later ones become 1 x 1 (Long et al. 2015, section 3.1).
+
+    Args:
+        patch_net: a PatchNet. The new network has copies of its weights, in the same order.
+
+    Returns:
+        nn.Sequential: (N, C, H, W) -> scores (N, classes, h, w), one for every window whose top left corner
+        lies at a multiple of the stride, which is 2 to the number of pooling layers.
+    """
+    layers = [*deepcopy(patch_net.features)]
+    depth = patch_net.features[-3].out_channels
+    for layer in patch_net.classifier[1:]:
+        if isinstance(layer, nn.Linear):
+            side = math.isqrt(layer.in_features // depth)
+            convolution = nn.Conv2d(depth, layer.out_features, side)
+            convolution.weight.data = layer.weight.data.clone().view_as(convolution.weight)
+            convolution.bias.data = layer.bias.data.clone()
+            layer, depth = convolution, layer.out_features
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def a_trous(patch_net):
+    """The same weights, with a score for every window: strides become holes ("a trous", dilation).
+
+    Every pooling layer moves on by one pixel instead of two, and all that follows it reads only every second
+    pixel of what it read before. See Long et al. 2015, section 3.2 ("filter rarefaction").
+
+    Args:
+        patch_net: a PatchNet. The new network has copies of its weights, in the same order.
+
+    Returns:
+        nn.Sequential: (N, C, H, W) -> scores (N, classes, H - window + 1, W - window + 1).
+    """
+    network, dilation = convolutional(patch_net), 1
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            layer.dilation = (dilation, dilation)
+        elif isinstance(layer, nn.MaxPool2d):
+            layer.stride, layer.dilation = 1, dilation
+            dilation *= 2
+    return network
+
+
+class FCN(nn.Module):
+    """A fully convolutional network with skips: (N, channels, H, W) -> scores (N, classes, H, W).
+
+    Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, in
+    miniature: five stages that halve the image, a score of every class after the last, and bilinear
+    transposed convolutions back to full size, on the way adding the scores of earlier, finer stages
+    (section 4.2). Our stages are narrow, start from random weights and pad each layer by one pixel.
+
+    Args:
+        stride: 32, 16 or 8, for FCN-32s, FCN-16s or FCN-8s: the stride of the finest stage that is scored.
+        classes: number of classes.
+        width: channels of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+        channels: channels of the image.
+
+    Raises:
+        ValueError: the stride is none of the three, or the image's height or width is no multiple of 32.
+    """
+
+    def __init__(self, stride=8, classes=3, width=8, channels=1):
+        super().__init__()
+        if stride not in (32, 16, 8):
+            raise ValueError(f"stride is {stride}, expected 32, 16 or 8 as in FCN-32s, FCN-16s and FCN-8s.")
+        widths = [channels, *(width * factor for factor in (1, 2, 4, 8, 8))]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)),
+                *(nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True)),
+                nn.MaxPool2d(2),
+            )
+            for before, after in pairwise(widths)
+        )
+        self.scored = [level for level in (4, 3, 2) if 2 ** (level + 1) >= stride]  # coarsest first
+        self.scores = nn.ModuleList(nn.Conv2d(widths[level + 1], classes, 1) for level in self.scored)
+        self.twice = BilinearUpsampling(classes, 2)
+        self.restore = BilinearUpsampling(classes, stride)
+        he_initialise(self)
+
+    def forward(self, image):
+        check_divisible(image, 32)
+        maps = []
+        for stage in self.stages:
+            image = stage(image)
+            maps.append(image)
+        total = None
+        for level, score in zip(self.scored, self.scores, strict=True):
+            finer = score(maps[level])
+            total = finer if total is None else self.twice(total) + finer
+        return self.restore(total)
+
+
+class BilinearUpsampling(nn.ConvTranspose2d):
+    """Enlarge (N, channels, H, W) by a factor: a transposed convolution whose fixed kernel is a tent.
+
+    Long et al. 2015, section 3.3. The kernel is 2 x factor wide and every channel is enlarged on its own.
+    """
+
+    def __init__(self, channels, factor):
+        super().__init__(
+            channels, channels, 2 * factor, stride=factor, padding=factor // 2, groups=channels, bias=False
+        )
+        tent = 1 - (torch.arange(2 * factor) - factor + 0.5).abs() / factor
+        kernels = torch.outer(tent, tent).repeat(channels, 1, 1, 1)
+        self.weight = nn.Parameter(kernels, requires_grad=False)
+
+
+def check_divisible(image, multiple):
+    """Raise ValueError unless height and width of image (N, C, H, W) are multiples of a number."""
+    height, width = image.shape[-2:]
+    if height % multiple or width % multiple:
+        down, right = -height % multiple, -width % multiple
+        raise ValueError(
+            f"the image is {height} x {width}, expected multiples of {multiple}, because the network halves "
+            f"it until it is {multiple} times smaller; pad it with F.pad(image, (0, {right}, 0, {down}), "
+            "mode='reflect') and crop the scores afterwards."
+        )
+
+
+def he_initialise(network):
+    """Random weights with which signals keep their size through ReLUs: normal, with sd sqrt(2 / inputs).
+
+    He et al., "Delving deep into rectifiers", ICCV 2015, section 2.2. Fixed (bilinear) kernels stay.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
+def multiply_accumulates(network, shape):
+    """Multiply-accumulates of all convolutions and fully connected layers for one input of that shape.
+
+    Every weight of a layer is used once at each position of its output; of a transposed convolution, once at
+    each position of its input.
+
+    Args:
+        network: any module. It runs once, on zeros.
+        shape: (N, C, H, W).
+
+    Returns:
+        int.
+    """
+    total = 0
+
+    def count(layer, inputs, output):
+        nonlocal total
+        positions = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += layer.weight.numel() * positions[:, 0].numel()
+
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.inference_mode():
+        network(torch.zeros(shape))
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -1,0 +1,76 @@
+"""Pictures that everybody can read: labelled panels, colours safe for colour blindness, a text for each."""
+
+from io import BytesIO
+
+import numpy as np
+from IPython.display import Markdown, display
+from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch, Rectangle
+
+# From the palette of Okabe and Ito (2008), in steps of lightness, so that they differ in grey print as well.
+COLOURS = {
+    "cytoplasm": "#f3efe2",
+    "cell interior": "#f3efe2",
+    "membrane": "#0b3c5d",
+    "mitochondrion": "#e69f00",
+}
+MARK = "#d55e00"  # what the text points at
+
+
+def show(figure, description):
+    """Show a matplotlib figure with its description: below it, as its text alternative, and in place of it.
+
+    JupyterLab gives a screen reader no alternative text for a picture, so the description is also a visible
+    caption; nbconvert writes it as `alt`; a terminal prints it.
+
+    Args:
+        figure: matplotlib Figure; it is closed.
+        description: what the picture shows, for somebody who cannot see it: one or a few sentences.
+    """
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+    display(
+        {"image/png": png.getvalue(), "text/plain": description},
+        metadata={"image/png": {"alt": description}},
+        raw=True,
+    )
+    display(Markdown(f"*{description}*"))
+
+
+def panels(pictures, classes=(), width=3.2):
+    """Images and label maps side by side.
+
+    Args:
+        pictures: mapping of title to array. (H, W) integers are labels, drawn in their classes' colours;
+            (H, W) floats are a grey image between 0 and 1.
+        classes: names of the classes of the label maps, for colours and legend.
+        width: width of one panel in inches.
+
+    Returns:
+        figure, axes: the figure, and one matplotlib Axes for every picture.
+    """
+    figure, axes = plt.subplots(
+        1, len(pictures), figsize=(width * len(pictures), width + 0.5), squeeze=False, layout="constrained"
+    )
+    for axis, (title, picture) in zip(axes[0], pictures.items(), strict=True):
+        picture = np.asarray(picture)
+        if np.issubdtype(picture.dtype, np.floating):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        else:
+            colours = ListedColormap([COLOURS[name] for name in classes])
+            axis.imshow(picture, cmap=colours, vmin=-0.5, vmax=len(classes) - 0.5, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    if classes:
+        keys = [Patch(facecolor=COLOURS[name], edgecolor="black", label=name) for name in classes]
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(classes), frameon=False, fontsize=9)
+    return figure, axes[0]
+
+
+def outline(axis, top, left, bottom, right, **style):
+    """Draw the border of a half-open box of pixels on an image."""
+    style = {"edgecolor": MARK, "linewidth": 1.8, "fill": False} | style
+    axis.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **style))
