@@ -139,6 +139,7 @@ class ReceptiveField(Layer):
     layers       every traced layer that the output depends on, first to last, each a `Layer`
     stride       input pixels (rows, columns) after which the pattern of boxes repeats, borders aside;
                  the image's own size where it never does
+    step         output pixels (rows, columns) in one stride; negative where the network turns the image over
     whole_image  the layers that let one pixel read a whole map, each a `Whole(layer, reason)`; empty if none
     """
 
@@ -153,7 +154,15 @@ class ReceptiveField(Layer):
 
     @cached_property
     def stride(self) -> tuple[int, int]:
-        return tuple(repeat(self._maps, self._output, axis) for axis in (0, 1))
+        return tuple(pixels for pixels, _ in self._period)
+
+    @cached_property
+    def step(self) -> tuple[int, int]:
+        return tuple(moved for _, moved in self._period)
+
+    @cached_property
+    def _period(self) -> list[tuple[int, int]]:
+        return [repeat(self._maps, self._output, axis) for axis in (0, 1)]
 
     def tables(self) -> dict:
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
@@ -268,24 +277,27 @@ def undominated(terms: list[tuple[Axis, Axis]]) -> list[tuple[Axis, Axis]]:
     return kept
 
 
-def repeat(maps: list[Map], output: Map, axis: int) -> int:
-    """Input pixels after which the pattern of fields repeats: strides multiply, branches meet at a multiple.
+def repeat(maps: list[Map], output: Map, axis: int) -> tuple[int, int]:
+    """Input pixels after which the pattern of fields repeats, and how many output pixels further on.
 
-    Each map gets the least (shift of the input, shift of the map) that leaves its pattern as it was.
+    Strides multiply, branches meet at a multiple, and each map gets the least (shift of the input, shift of
+    the map) that leaves its pattern as it was.
     """
     shifts: dict[Map, tuple[int, int] | None] = {maps[0]: (1, 1)}
+    never = maps[0].size[axis], output.size[axis]
     for grid in maps[1:]:
         options = []
         for source, *taps in grid.edges:
             step = Fraction(1) if taps[axis] is None else taps[axis].step
             if step == 0:
-                return maps[0].size[axis]
+                return never
             if shifts.get(source) and step:  # else: the same everywhere
                 pixels, moved = shifts[source]
                 unit = lcm(moved, step.numerator)
                 options.append((pixels * unit // moved, int(unit / step)))
         if len({Fraction(*option) for option in options}) > 1:
-            return maps[0].size[axis]
+            return never
         pixels = lcm(*(pixels for pixels, _ in options))
         shifts[grid] = (pixels, pixels * options[0][1] // options[0][0]) if options else None
-    return abs(shifts[output][0]) if shifts[output] else 1
+    pixels, moved = shifts[output] or (1, 1)
+    return abs(pixels), moved if pixels > 0 else -moved
