@@ -127,6 +127,7 @@ class PatchProof(NamedTuple):
     box: Box  # the pixel's receptive field
     cut: Box  # what was cut out: the box, its start and end moved out until the network's strides line up
     patch: torch.Tensor  # (1, C, h, w), that part of the image
+    pixel: tuple[int, int]  # the pixel's place (row, col) in the patch's own scores
     full_scores: torch.Tensor  # (classes,)
     patch_scores: torch.Tensor  # (classes,)
     max_abs_difference: float
@@ -136,6 +137,7 @@ class WholeImageError(ValueError):
     """A pixel's patch is the whole image, so there is nothing to cut out."""
 
 
+@torch.no_grad()
 def patch_proof(model, image, row, col):
     """Cut the receptive field of one output pixel out of the image, and run the same network on it alone.
 
@@ -165,20 +167,20 @@ def patch_proof(model, image, row, col):
     return prove(model, image, field, score_map(model, image), row, col)
 
 
+@torch.no_grad()
 def prove(model, image, field, scores, row, col):
     """`patch_proof` where the field (`utils.receptive_field`) and all scores (1, classes, h, w) are known."""
     _check_local(field)
     box = field.box(row, col)
     if not any(box):
         raise ValueError(f"output pixel ({row}, {col}) sees no pixel of the image, so it has no patch.")
-    cut, (patch_row, patch_col) = cut_out(model, field, row, col)
+    cut, pixel = cut_out(model, field, row, col)
     patch = image[..., cut.top : cut.bottom, cut.left : cut.right]
     full = scores[0, :, row, col]
-    alone = score_map(model, patch)[0, :, patch_row, patch_col]
-    return PatchProof(box, cut, patch, full, alone, float((full - alone).abs().max()))
+    alone = score_map(model, patch)[0, :, *pixel]
+    return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).abs().max()))
 
 
-@torch.no_grad()
 def score_map(model, image):
     """The scores (1, classes, h, w) of image (1, C, H, W); (1, classes, 1, 1) of one that classifies it."""
     scores = model(image)
