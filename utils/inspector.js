@@ -1,7 +1,7 @@
 // The browser's half of utils/inspector.py: draws fields from tables as fast as the pointer moves.
 
 const FIELD = "#d55e00"; // the chosen pixel and its field: solid
-const PIN = "#56b4e9"; // the pinned one: dashed, so that colour is not all that tells them apart
+const PIN = "#0b3c5d"; // the pinned one: dashed, so that colour is not all that tells them apart
 const JUMP = 10; // pixels, for Page Up, Page Down, and an arrow with Control
 
 // ---- small helpers --------------------------------------------------------------------------------------
@@ -34,12 +34,10 @@ class Network {
   constructor(told, image) {
     Object.assign(this, told);
     this.image = image;
-    ({ height: this.height, width: this.width } = told.prediction);
+    [this.height, this.width] = told.size;
     this.scores = unpack(told.scores, Int16Array);
-    this.axes = told.axes.map(({ offset, runs }) => ({
-      offset: unpack(offset, Uint32Array),
-      runs: unpack(runs, Uint32Array),
-    }));
+    const Kind = told.bits === 16 ? Uint16Array : Uint32Array;
+    this.axes = told.axes.map(({ offset, runs }) => ({ offset: unpack(offset, Kind), runs: unpack(runs, Kind) }));
     this.sameSize = this.height === image.height && this.width === image.width;
   }
 
@@ -69,6 +67,21 @@ class Network {
   scoresAt({ row, col }) {
     const plane = this.height * this.width;
     return this.classes.map((_, k) => this.scores[k * plane + row * this.width + col] * this.unit);
+  }
+
+  // Bytes red, green, blue of each pixel: its class's colour; grey where there is one score.
+  prediction() {
+    const plane = this.height * this.width;
+    const [low, high] = this.scores.reduce(([a, b], score) => [Math.min(a, score), Math.max(b, score)], [0, 0]);
+    const palette = this.colours.map((colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
+    const bytes = new Uint8Array(3 * plane);
+    for (let i = 0; i < plane; i++) {
+      let best = 0;
+      for (let k = 1; k < palette.length; k++) if (this.scores[k * plane + i] > this.scores[best * plane + i]) best = k;
+      const grey = (255 * (this.scores[i] - low)) / (high - low || 1);
+      bytes.set(palette.length > 1 ? palette[best] : [grey, grey, grey], 3 * i);
+    }
+    return bytes;
   }
 
   // The output pixel that stands for a position (row, col) of the input: the one with the nearest patch.
@@ -128,8 +141,8 @@ class Panel {
     this.stack.style.aspectRatio = `${width} / ${height}`;
     if (!rgb) return;
     const picture = new ImageData(width, height);
-    const bytes = unpack(rgb, Uint8Array);
-    for (let i = 0; i < height * width; i++) picture.data.set([...bytes.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    const bytes = typeof rgb === "string" ? unpack(rgb, Uint8Array) : rgb;
+    for (let i = 0; i < height * width; i++) picture.data.set([bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], 255], 4 * i);
     this.canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
@@ -166,11 +179,12 @@ class Panel {
   // The exact set, where it is less than its box (or where there is no picture below).
   set(products, colour) {
     const path = new Path2D();
+    const size = (start, stop, scale) => Math.max((stop - start) * scale, 2 * this.dense); // a lone pixel shows
     for (const [rows, cols] of products)
       for (const [top, bottom] of rows)
         for (const [left, right] of cols)
-          path.rect(left * this.across, top * this.down, (right - left) * this.across, (bottom - top) * this.down);
-    Object.assign(this.pen, { fillStyle: colour, globalAlpha: 0.6 });
+          path.rect(left * this.across, top * this.down, size(left, right, this.across), size(top, bottom, this.down));
+    Object.assign(this.pen, { fillStyle: colour, globalAlpha: 0.85 });
     this.pen.fill(path);
     this.pen.globalAlpha = 1;
   }
@@ -241,7 +255,7 @@ function render({ model, el }) {
       tab.tabIndex = i === k ? 0 : -1;
     });
     const { height, width } = network;
-    output.paint(network.prediction, Math.min(1, Math.max(0.15, network.shares[1])));
+    output.paint({ height, width, rgb: network.prediction() }, Math.min(1, Math.max(0.15, network.shares[1])));
     output.caption.textContent = `Prediction of ${network.name}, ${height} × ${width}`;
     output.sheet.setAttribute("aria-label",
       `Prediction of ${network.name}, ${height} by ${width} pixels. Arrow keys choose a pixel, Enter explains it, ` +

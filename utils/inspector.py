@@ -10,7 +10,6 @@ network itself: the effective field, the patch cut out, and the proof that it su
 import html
 import json
 from base64 import b64encode
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from string import Template
@@ -25,15 +24,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
-from torch.func import functional_call
 
-from utils.patches import WholeImageError, prove, score_map
-from utils.plots import COLOURS, MARK, outline
+from utils.patches import WholeImageError, careful, effective_field, prove, score_map
+from utils.plots import MARK, colours, outline
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
 HERE = Path(__file__).parent
-# Okabe and Ito (2008), without the vermilion that marks the field.
-OTHERS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#cc79a7", "#000000", "#bbbbbb"]
 
 
 class Known(NamedTuple):
@@ -95,15 +91,14 @@ class Inspector(anywidget.AnyWidget):
             "name": name,
             "classes": self._classes[name],
             "colours": colours(self._classes[name]),
-            "prediction": _picture(self._prediction(name)),
+            "size": known.size,
             "scores": _text(np.rint(scores / unit).astype("<i2")),
             "unit": unit,
             "whole": [whole._asdict() for whole in known.field.whole_image],
             "shares": [min(1, n * stride / abs(step) / size) for stride, step, n, size in strides],
             "layers": tables["layers"],
-            "axes": [
-                {key: _text(table.astype("<u4")) for key, table in axis.items()} for axis in tables["axes"]
-            ],
+            "axes": [{key: _text(table) for key, table in axis.items()} for axis in tables["axes"]],
+            "bits": 8 * tables["axes"][0]["runs"].itemsize,
         }
 
     def _prediction(self, name):
@@ -131,14 +126,15 @@ class Inspector(anywidget.AnyWidget):
             proof = prove(known.model, known.image, known.field, known.scores, row, col)
         except WholeImageError as error:
             cut, said = (0, 0, *known.image.shape[-2:]), f"No proof: {error}"
-            heat = gradient(known, known.image, row, col, best)
+            heat = effective_field(known.model, known.image, row, col, best)
         else:
             cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best]
             said = (
                 f"Proof: the score of {classes[best]} is {full:.2f} from the full image and {alone:.2f} from "
                 f"the patch alone; no score differs by more than {proof.max_abs_difference:.0e}."
             )
-            heat = gradient(known, proof.patch, *proof.pixel, best)
+            heat = effective_field(known.model, proof.patch, *proof.pixel, best)
+        heat = heat.cpu().numpy()
         view = self._image[0, :, cut[0] : cut[2], cut[1] : cut[3]]
         return {
             "cut": [*cut],
@@ -179,7 +175,7 @@ class Inspector(anywidget.AnyWidget):
             box, mask = known.field.box(*at), known.field.mask(*at)
             left.imshow(_pixels(self._image[0]))
             if mask.sum() < (box.bottom - box.top) * (box.right - box.left):
-                left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.6), 0))
+                left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.9), 0), interpolation="nearest")
             outline(left, *box)
             left.set_title(
                 f"input: {box.bottom - box.top} x {box.right - box.left} pixels are seen", fontsize=10
@@ -264,36 +260,15 @@ def examined(name, model, image):
         raise UnknownOperation(f"network {name!r}: {error}") from error
 
 
-def careful(model):
-    """The model as a function that leaves its buffers alone: batch norm in training mode changes them."""
-    return partial(functional_call, model, {name: value.clone() for name, value in model.named_buffers()})
-
-
 def class_names(name, classes, known):
     count = known.scores.shape[1]
     if classes is None:
         return [f"class {number}" for number in range(count)] if count > 1 else ["score"]
     if isinstance(classes, str) or len(classes) != count:
         raise ValueError(
-            f"classes is {classes!r}, expected {count} names, because network {name!r} gives {count} scores a pixel."
+            f"classes is {classes!r}, expected {count} names, one for each score of network {name!r}."
         )
     return [str(each) for each in classes]
-
-
-def colours(names):
-    """A colour for each name: that of `utils.plots`, or the next of the palette that none of them has."""
-    free = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in names}]
-    return [COLOURS.get(name, free[number % len(free)]) for number, name in enumerate(names)]
-
-
-def gradient(known, image, row, col, best):
-    """The effective field (h, w), 0 to 1: how much each pixel of image (1, C, h, w) moves the score."""
-    with torch.enable_grad():
-        image = image.detach().clone().requires_grad_()
-        score = score_map(careful(known.model), image)[0, best, row, col]
-        (slope,) = torch.autograd.grad(score, image)
-    heat = slope[0].abs().sum(0).double().cpu().numpy()
-    return heat / max(heat.max(), 1e-300)
 
 
 def effective(heat):

@@ -1,8 +1,10 @@
 """Patches: the window around every pixel, and what a classifier says about each."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils import progress
@@ -247,3 +249,25 @@ def _check_local(field):
     if field.whole_image:
         layers = "; ".join(f"layer {layer!r}: {reason}" for layer, reason in field.whole_image)
         raise WholeImageError(f"the patch of every pixel is the whole image, nothing to cut out ({layers}).")
+
+
+def effective_field(model, image, row, col, channel):
+    """How much each pixel of image (1, C, H, W) moves one score of output pixel (row, col): the gradient.
+
+    Luo et al., "Understanding the effective receptive field in deep convolutional neural networks", NIPS
+    2016.
+
+    Returns:
+        (H, W) absolute gradient, summed over the image's channels, the largest being 1 (or all 0).
+    """
+    with torch.enable_grad():
+        image = image.detach().clone().requires_grad_()
+        score = score_map(careful(model), image)[0, channel, row, col]
+        (slope,) = torch.autograd.grad(score, image)
+    heat = slope[0].abs().sum(0)
+    return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def careful(model):
+    """The model as a function that leaves its buffers alone: batch norm in training mode changes them."""
+    return partial(functional_call, model, {name: value.clone() for name, value in model.named_buffers()})
