@@ -121,6 +121,7 @@ class Inspector(anywidget.AnyWidget):
     def _explain(self, name, row, col):
         """The effective field, the patch, and the proof, for the browser to show."""
         known, classes = self._known[name], self._classes[name]
+        known.field.box(row, col)  # an error for a pixel outside
         best = int(known.scores[0, :, row, col].argmax())
         try:
             proof = prove(known.model, known.image, known.field, known.scores, row, col)
