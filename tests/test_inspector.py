@@ -485,16 +485,19 @@ def test_without_a_kernel_pointing_and_keys_live(show):
 
 def test_a_kernel_that_does_not_answer_is_reported(show):
     page = show("live")
-    page.evaluate("window.kernel = () => new Promise(() => {})")
+    page.evaluate("() => { window.kernel = () => new Promise(() => {}); }")
+    page.clock.install()
     page.get_by_role("button", name="Explain").click()
-    page.wait_for_selector("text=the kernel is busy, or was restarted", timeout=8000)
+    page.wait_for_selector("text=Asking about pixel (32, 40)")
+    page.clock.fast_forward(5001)
+    page.wait_for_selector("text=the kernel is busy, or was restarted")
 
 
 def test_an_error_of_the_kernel_is_shown(show):
     page = show("live")
-    page.evaluate("window.kernel = async (request) => ({...request, error: 'ValueError: out of memory'})")
+    page.evaluate("() => { window.kernel = async (asked) => ({ ...asked, error: 'ValueError: too large' }); }")
     page.get_by_role("button", name="Explain").click()
-    page.wait_for_selector("text=That failed. ValueError: out of memory")
+    page.wait_for_selector("text=That failed. ValueError: too large")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
