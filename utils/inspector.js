@@ -169,17 +169,19 @@ class Panel {
   }
 
   box({ top, left, bottom, right }, colour, dashed) {
-    const rim = 1.5 * this.dense; // the line stays inside the picture
+    const rim = 2.25 * this.dense; // the line runs round the field, but inside the picture
     const path = new Path2D();
-    const [x, y] = [left * this.across + rim, top * this.down + rim];
-    path.rect(x, y, Math.max(right * this.across - rim - x, 1), Math.max(bottom * this.down - rim - y, 1));
+    const near = (edge, scale) => Math.max(edge * scale - rim, rim);
+    const far = (edge, scale, end) => Math.min(edge * scale + rim, end - rim);
+    const [x, y] = [near(left, this.across), near(top, this.down)];
+    path.rect(x, y, far(right, this.across, this.sheet.width) - x, far(bottom, this.down, this.sheet.height) - y);
     this.stroke(path, colour, dashed);
   }
 
   // The exact set, where it is less than its box (or where there is no picture below).
   set(products, colour) {
     const path = new Path2D();
-    const size = (start, stop, scale) => Math.max((stop - start) * scale, 2 * this.dense); // a lone pixel shows
+    const size = (start, stop, scale) => Math.max((stop - start) * scale, 2.5 * this.dense); // a lone pixel shows
     for (const [rows, cols] of products)
       for (const [top, bottom] of rows)
         for (const [left, right] of cols)
