@@ -7,6 +7,7 @@ patches     the window around every pixel
 training    the one training loop, and the weights that come with the series
 metrics     how good is a labelling
 plots       pictures with a text alternative
+inspector   point at a pixel, see its patch (with inspector.js, what the browser does)
 """
 
 import sys
