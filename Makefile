@@ -20,7 +20,8 @@ test: ## set up .venv and run every check of the project
 	@./install.sh test
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
-	$(python) -m pytest -n 2 --dist loadgroup
+	@# One thread each: two processes on two cores, and threads that wait for each other are slow.
+	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup
 
 notebooks: ## execute all notebooks, or NOTEBOOKS="notebooks/01_…", and store their outputs
 	@./install.sh test
