@@ -1,11 +1,15 @@
 """Patches: the window around every pixel, and what a classifier says about each."""
 
 import copy
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils import progress
+from utils.receptive_field import Box, receptive_field
 
 
 def mirror(images, window):
@@ -124,3 +128,153 @@ def _turned(random, *squares):
     quarter_turns, flip = torch.randint(4, (), generator=random), torch.randint(2, (), generator=random)
     turned = (torch.rot90(square, int(quarter_turns), (-2, -1)) for square in squares)
     return tuple(square.flip(-1) if flip else square for square in turned)
+
+
+class PatchProof(NamedTuple):
+    """The scores of one pixel from the whole image, and from its patch alone."""
+
+    box: Box  # the pixel's receptive field
+    cut: Box  # what was cut out: the box, its start and end moved out until the network's strides line up
+    patch: torch.Tensor  # (1, C, h, w), that part of the image
+    pixel: tuple[int, int]  # the pixel's place (row, col) in the patch's own scores
+    full_scores: torch.Tensor  # (classes,)
+    patch_scores: torch.Tensor  # (classes,)
+    max_abs_difference: float
+
+
+class WholeImageError(ValueError):
+    """A pixel's patch is the whole image, so there is nothing to cut out."""
+
+
+@torch.no_grad()
+def patch_proof(model, image, row, col):
+    """Cut the receptive field of one output pixel out of the image, and run the same network on it alone.
+
+    If the network is a patch classifier in disguise, it says the same about that pixel. Every unit that
+    influences the pixel has its own field inside the patch, so this holds with zero padding and at the
+    image's borders too. But a layer with a stride must start counting at the same pixels as before, so the
+    patch starts at a multiple of the total stride.
+
+    Args:
+        model: network that gives images (1, C, H, W) scores (1, classes, h, w), taken in the mode it is in.
+        image: (1, C, H, W).
+        row, col: an output pixel.
+
+    Returns:
+        PatchProof.
+
+    Raises:
+        WholeImageError: a layer lets every pixel see the whole image; the message says which, and why.
+        ValueError: the image or the scores have another shape, or the pixel sees no input at all.
+        IndexError: the pixel lies outside the output.
+    """
+    if image.ndim != 4 or len(image) != 1:
+        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    field = receptive_field(model, tuple(image.shape))
+    field.box(row, col)  # an error for a pixel outside comes before any work
+    _check_local(field)
+    return prove(model, image, field, score_map(model, image), row, col)
+
+
+@torch.no_grad()
+def prove(model, image, field, scores, row, col):
+    """`patch_proof` where the field (`utils.receptive_field`) and all scores (1, classes, h, w) are known."""
+    _check_local(field)
+    box = field.box(row, col)
+    if not any(box):
+        raise ValueError(f"output pixel ({row}, {col}) sees no pixel of the image, so it has no patch.")
+    cut, pixel = cut_out(model, field, row, col)
+    patch = image[..., cut.top : cut.bottom, cut.left : cut.right]
+    full = scores[0, :, row, col]
+    alone = score_map(model, patch)[0, :, *pixel]
+    return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).abs().max()))
+
+
+def score_map(model, image):
+    """The scores (1, classes, h, w) of image (1, C, H, W); (1, classes, 1, 1) of one that classifies it."""
+    scores = model(image)
+    scores = scores["out"] if isinstance(scores, dict) and "out" in scores else scores
+    scores = scores[..., None, None] if scores.ndim == 2 else scores
+    if scores.ndim != 4 or len(scores) != 1:
+        raise ValueError(
+            f"the network's output has shape {tuple(scores.shape)}, expected (1, classes, h, w)."
+        )
+    return scores
+
+
+def cut_out(model, field, row, col):
+    """The part of the image to cut out for output pixel (row, col), and the same pixel in its scores.
+
+    Whole strides are cut away before and behind the field: then every layer reads what it read before, and
+    maps of different strides still fit each other where they meet. Where an output pixel is one stride
+    (nothing is enlarged again), the patch may as well end where the field does.
+    """
+    box = field.box(row, col)
+    axes = [_axis(field, axis) for axis in (0, 1)]
+    for exact in (True, False):
+        if exact and any(step != 1 for *_, step in axes):
+            continue
+        (top, bottom, patch_row), (left, right, patch_col) = (
+            _aligned(start, stop, index, *axis, exact)
+            for start, stop, index, axis in zip(box[:2], box[2:], (row, col), axes, strict=True)
+        )
+        cut, pixel = Box(top, left, bottom, right), (patch_row, patch_col)
+        if not exact or _same_field(model, field, box, cut, pixel):
+            return cut, pixel
+
+
+def _axis(field, axis):
+    """Along rows or columns: the image's size, the total stride, and the output pixels in one stride."""
+    size, stride, step = field.shape[axis - 2], field.stride[axis], field.step[axis]
+    if stride == size:  # no pattern, as with align_corners=True, where no cut is right: take the usual one
+        stride = max(size // layer.shape[axis - 2] for layer in [field, *field.layers])
+        step = stride * field.output_shape[axis - 2] // size
+    return size, stride, step
+
+
+def _aligned(start, stop, index, size, stride, step, exact):
+    """Start and end of the cut along one axis, and where output position index comes to lie."""
+    start -= start % stride
+    if not exact:
+        stop += (size - stop) % stride
+    before = start if step > 0 else size - stop  # a network that turns the image over counts from its end
+    return start, stop, index - before // stride * abs(step)
+
+
+def _same_field(model, field, box, cut, pixel):
+    """Does the network run on images of the cut's size, and see the same field from that pixel?"""
+    try:
+        alone = receptive_field(model, (*field.shape[:2], cut.bottom - cut.top, cut.right - cut.left))
+        found = alone.box(*pixel)
+    except Exception:  # whatever the network raises where its maps do not fit each other
+        return False
+    shift = (cut.top, cut.left, cut.top, cut.left)
+    return [a + b for a, b in zip(found, shift, strict=True)] == [*box]
+
+
+def _check_local(field):
+    if field.whole_image:
+        layers = "; ".join(f"layer {layer!r}: {reason}" for layer, reason in field.whole_image)
+        raise WholeImageError(f"the patch of every pixel is the whole image, nothing to cut out ({layers}).")
+
+
+def effective_field(model, image, row, col, channel):
+    """How much each pixel of image (1, C, H, W) moves one score of output pixel (row, col): the gradient.
+
+    Luo et al., "Understanding the effective receptive field in deep convolutional neural networks", NIPS
+    2016.
+
+    Returns:
+        (H, W) absolute gradient, summed over the image's channels, the largest being 1 (or all 0).
+    """
+    with torch.enable_grad():
+        image = image.detach().clone().requires_grad_()
+        score = score_map(careful(model), image)[0, channel, row, col]
+        (slope,) = torch.autograd.grad(score, image)
+    heat = slope[0].abs().sum(0)
+    return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def careful(model):
+    """The model as a function that leaves its buffers alone: batch norm in training mode changes them."""
+    return partial(functional_call, model, {name: value.clone() for name, value in model.named_buffers()})

@@ -16,6 +16,7 @@ COLOURS = {
     "mitochondrion": "#e69f00",
 }
 MARK = "#d55e00"  # what the text points at
+OTHERS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#cc79a7", "#000000", "#bbbbbb"]
 
 
 def show(figure, description):
@@ -74,3 +75,9 @@ def outline(axis, top, left, bottom, right, **style):
     """Draw the border of a half-open box of pixels on an image."""
     style = {"edgecolor": MARK, "linewidth": 1.8, "fill": False} | style
     axis.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **style))
+
+
+def colours(names):
+    """A colour for each class: that of COLOURS, or else the next of the palette that none of them has."""
+    free = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in names}]
+    return [COLOURS.get(name, free[number % len(free)]) for number, name in enumerate(names)]

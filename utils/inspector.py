@@ -1,0 +1,300 @@
+"""The receptive field of any output pixel, under the reader's hand: input and prediction side by side.
+
+    Inspector(image, {"patch CNN": net1, "U-Net": net2}, classes=("cytoplasm", "membrane"))
+
+Pointing costs no round trip: all fields of all layers go to the browser once, as the small tables of
+`utils.receptive_field`, and `inspector.js` draws from them. Only a click asks Python, for what needs the
+network itself: the effective field, the patch cut out, and the proof that it suffices.
+"""
+
+import html
+import json
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+import anywidget
+import numpy as np
+import torch
+import traitlets
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import nn
+
+from utils.patches import WholeImageError, careful, effective_field, prove, score_map
+from utils.plots import MARK, colours, outline
+from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
+
+HERE = Path(__file__).parent
+
+
+class Known(NamedTuple):
+    """What is computed once for a network."""
+
+    model: nn.Module
+    image: torch.Tensor  # (1, C, H, W) of the network's device and type
+    field: ReceptiveField
+    scores: torch.Tensor  # (1, classes, h, w)
+
+    @property
+    def size(self):
+        return tuple(self.scores.shape[-2:])
+
+
+class Inspector(anywidget.AnyWidget):
+    """Point at an output pixel, see the patch that decides it; click, and see it proved.
+
+    Args:
+        image: (H, W), (C, H, W) or (1, C, H, W), floats in [0, 1]; an array or a tensor.
+        networks: mapping of name to network, which gives (1, C, H, W) scores (1, classes, h, w). Each is
+            taken in the mode it is in, and never changed.
+        classes: a name for every channel of the scores; names in `utils.plots.COLOURS` get those colours.
+
+    Raises:
+        ValueError or TypeError: the image, a network, its scores or the names are not as they should be.
+        UnknownOperation: a network does something for which `utils.receptive_field` has no rule.
+    """
+
+    _esm = HERE / "inspector.js"
+    _css = HERE / "inspector.css"
+    contents = traitlets.Dict().tag(sync=True)  # pictures, scores and fields: written once
+    request = traitlets.Dict().tag(sync=True)  # from the browser: {"number", "network", "row", "col"}
+    answer = traitlets.Dict().tag(sync=True)  # to the browser, with the same number
+
+    def __init__(self, image, networks, classes=None):
+        self._image = checked_image(image)
+        if not isinstance(networks, dict) or not networks:
+            raise ValueError(f"networks is {networks!r}, expected a dict such as {{'U-Net': network}}.")
+        self._known = {name: examined(name, model, self._image) for name, model in networks.items()}
+        self._classes = {name: class_names(name, classes, each) for name, each in self._known.items()}
+        pixels = _pixels(self._image[0])
+        super().__init__(
+            contents={
+                "live": True,
+                "image": _picture(pixels),
+                "networks": [self._described(name) for name in self._known],
+            }
+        )
+        self.observe(self._reply, "request")
+
+    def _described(self, name):
+        """All that the browser is told about a network, ready for JSON."""
+        known, tables = self._known[name], self._known[name].field.tables()
+        scores = known.scores[0].double().cpu().numpy()
+        unit = max(float(np.abs(scores).max()), 1e-30) / 32767  # sent as 16 bits: five digits
+        strides = zip(known.field.stride, known.field.step, known.size, known.image.shape[-2:], strict=True)
+        return {
+            "name": name,
+            "classes": self._classes[name],
+            "colours": colours(self._classes[name]),
+            "size": known.size,
+            "scores": _text(np.rint(scores / unit).astype("<i2")),
+            "unit": unit,
+            "whole": [whole._asdict() for whole in known.field.whole_image],
+            "shares": [min(1, n * stride / abs(step) / size) for stride, step, n, size in strides],
+            "layers": tables["layers"],
+            "axes": [{key: _text(table) for key, table in axis.items()} for axis in tables["axes"]],
+            "bits": 8 * tables["axes"][0]["runs"].itemsize,
+        }
+
+    def _prediction(self, name):
+        """(h, w, 3) uint8: the colour of each pixel's class, or grey where there is one score."""
+        scores = self._known[name].scores[0].double().cpu()
+        if len(scores) == 1:
+            spread = scores.max() - scores.min()
+            return _pixels((scores - scores.min()) / (spread if spread else 1))
+        palette = np.array([to_rgb(colour) for colour in colours(self._classes[name])])
+        return np.rint(255 * palette[scores.argmax(0)]).astype(np.uint8)
+
+    def _reply(self, change):
+        request = change["new"]
+        try:
+            found = self._explain(request["network"], request["row"], request["col"])
+        except Exception as error:  # whatever it is, the reader should see it where they clicked
+            found = {"error": f"{type(error).__name__}: {error}"}
+        self.answer = request | found
+
+    def _explain(self, name, row, col):
+        """The effective field, the patch, and the proof, for the browser to show."""
+        known, classes = self._known[name], self._classes[name]
+        known.field.box(row, col)  # an error for a pixel outside
+        best = int(known.scores[0, :, row, col].argmax())
+        try:
+            proof = prove(known.model, known.image, known.field, known.scores, row, col)
+        except WholeImageError as error:
+            cut, said = (0, 0, *known.image.shape[-2:]), f"No proof: {error}"
+            heat = effective_field(known.model, known.image, row, col, best)
+        else:
+            cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best]
+            said = (
+                f"Proof: the score of {classes[best]} is {full:.2f} from the full image and {alone:.2f} from "
+                f"the patch alone; no score differs by more than {proof.max_abs_difference:.0e}."
+            )
+            heat = effective_field(known.model, proof.patch, *proof.pixel, best)
+        heat = heat.cpu().numpy()
+        view = self._image[0, :, cut[0] : cut[2], cut[1] : cut[3]]
+        return {
+            "cut": [*cut],
+            "patch": _picture(_pixels(view)),
+            "heat": _picture(np.rint(255 * colormaps["inferno"](heat**0.5)[..., :3]).astype(np.uint8)),
+            "said": said,
+            "effective": effective(heat),
+        }
+
+    def describe(self, row=None, col=None):
+        """What `figure` shows, in words: one sentence for each network."""
+        said = []
+        for name, known in self._known.items():
+            at = _pixel(known, row, col)
+            box, scores, classes = known.field.box(*at), known.scores[0, :, *at], self._classes[name]
+            best = int(scores.argmax())
+            patch = (
+                f"sees rows {box.top} to {box.bottom - 1} and columns {box.left} to {box.right - 1} of the "
+                f"{' x '.join(map(str, known.image.shape[-2:]))} image"
+            )
+            whole = "".join(f", because of layer {w.layer} ({w.reason})" for w in known.field.whole_image[:1])
+            said.append(
+                f"{name}: output pixel {at}, {classes[best]} (score {scores[best]:.2f}), {patch}{whole}."
+            )
+        return " ".join(said)
+
+    def figure(self, row=None, col=None):
+        """A matplotlib Figure: for each network the input with the pixel's field, and the prediction.
+
+        Args:
+            row, col: an output pixel; by default the one in the middle.
+        """
+        figure = Figure(figsize=(7, 3.6 * len(self._known)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(self._known), 2, squeeze=False)
+        for (left, right), (name, known) in zip(axes, self._known.items(), strict=True):
+            at = _pixel(known, row, col)
+            box, mask = known.field.box(*at), known.field.mask(*at)
+            left.imshow(_pixels(self._image[0]))
+            if mask.sum() < (box.bottom - box.top) * (box.right - box.left):
+                left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.9), 0), interpolation="nearest")
+            outline(left, *box)
+            left.set_title(
+                f"input: {box.bottom - box.top} x {box.right - box.left} pixels are seen", fontsize=10
+            )
+            right.imshow(self._prediction(name), interpolation="nearest")
+            right.plot(at[1], at[0], "o", ms=9, mfc="none", mec="white", mew=4)
+            right.plot(at[1], at[0], "o", ms=9, mfc="none", mec=MARK, mew=2)
+            right.set_title(f"{name}: pixel {at}", fontsize=10)
+            for axis in (left, right):
+                axis.set(xticks=[], yticks=[])
+        return figure
+
+    def _repr_mimebundle_(self, **options):
+        """The widget, and beside it a picture and its description, for where no kernel runs."""
+        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
+        said = self.describe()
+        still = {"image/png": b64encode(self._png()).decode(), "text/plain": said}
+        return data | still, metadata | {"image/png": {"alt": said}}
+
+    def _png(self):
+        png = BytesIO()
+        self.figure().savefig(png, format="png", dpi=80)
+        return png.getvalue()
+
+    def to_html(self, path):
+        """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
+        path = Path(path)
+        state = {"contents": self.contents | {"live": False}, "answer": {}, "request": {}}
+        page = Template((HERE / "inspector.html").read_text(encoding="utf-8")).substitute(
+            title=html.escape(", ".join(self._known)),
+            css=(HERE / "inspector.css").read_text(encoding="utf-8"),
+            png=b64encode(self._png()).decode(),
+            alt=html.escape(self.describe()),
+            esm=(HERE / "inspector.js")
+            .read_text(encoding="utf-8")
+            .replace("export default", "const widget ="),
+            state=json.dumps(state).replace("</", "<\\/"),
+        )
+        part = path.with_name(f"{path.name}.part")  # whole or not at all
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+
+
+def checked_image(image):
+    """Any of the three forms as a tensor (1, C, H, W), or an error in one sentence."""
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        raise TypeError(f"image is a {type(image).__name__}, expected a numpy array or a torch tensor.")
+    image = torch.as_tensor(image).detach()
+    shape = tuple(image.shape)
+    if len(shape) not in (2, 3, 4) or 0 in shape or (len(shape) == 4 and shape[0] != 1):
+        raise ValueError(
+            f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W); take one image."
+        )
+    if len(shape) == 3 and shape[-1] in (3, 4) and shape[0] not in (1, 3, 4):
+        raise ValueError(f"image has shape {shape}, expected (C, H, W); turn it with image.permute(2, 0, 1).")
+    if not image.is_floating_point():
+        raise ValueError(
+            f"image has values of type {image.dtype}, expected floats in [0, 1]; divide bytes by 255."
+        )
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):  # not a number fails too
+        raise ValueError(f"image has values from {low:g} to {high:g}, expected [0, 1]; rescale it.")
+    return image.reshape((1,) * (4 - len(shape)) + shape)
+
+
+def examined(name, model, image):
+    """The field and the scores of a network, or an error that says which network and what is wrong."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"network {name!r} is a {type(model).__name__}, expected a torch.nn.Module.")
+    image = image.to(next(model.parameters(), torch.zeros(1)))  # its device and its type
+    try:
+        with torch.no_grad():
+            scores = score_map(careful(model), image)
+    except Exception as error:
+        shape = tuple(image.shape)
+        raise ValueError(f"network {name!r} fails on the image, made {shape}: {error}") from error
+    if not scores.isfinite().all():
+        raise ValueError(f"network {name!r} gives scores that are not finite; check its weights.")
+    try:
+        return Known(model, image, receptive_field(model, tuple(image.shape)), scores)
+    except UnknownOperation as error:
+        raise UnknownOperation(f"network {name!r}: {error}") from error
+
+
+def class_names(name, classes, known):
+    count = known.scores.shape[1]
+    if classes is None:
+        return [f"class {number}" for number in range(count)] if count > 1 else ["score"]
+    if isinstance(classes, str) or len(classes) != count:
+        raise ValueError(
+            f"classes is {classes!r}, expected {count} names, one for each score of network {name!r}."
+        )
+    return [str(each) for each in classes]
+
+
+def effective(heat):
+    """In words: how few pixels make up most of the effective field."""
+    falling = np.sort(heat, axis=None)[::-1].cumsum()
+    half, most = (100 * (np.searchsorted(falling, part * falling[-1]) + 1) / heat.size for part in (0.5, 0.9))
+    return f"Half of the influence comes from {half:.2g}% of these pixels, nine tenths from {most:.2g}%."
+
+
+def _pixel(known, row, col):
+    """Output pixel (row, col), each by default in the middle."""
+    height, width = known.size
+    return (height // 2 if row is None else row, width // 2 if col is None else col)
+
+
+def _pixels(image):
+    """(C, H, W) in [0, 1] -> (H, W, 3) uint8, grey unless there are three channels."""
+    image = image.double().cpu()
+    image = image if len(image) == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+    return np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
+
+
+def _picture(pixels):
+    return {"height": pixels.shape[0], "width": pixels.shape[1], "rgb": _text(pixels)}
+
+
+def _text(array):
+    return b64encode(np.ascontiguousarray(array)).decode()

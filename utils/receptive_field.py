@@ -1,0 +1,303 @@
+"""Which input pixels can an output pixel see? The exact receptive field of any segmentation network.
+
+    rf = receptive_field(model, (1, 1, 256, 256))
+    rf.box(row, col), rf.mask(row, col), rf.stride, rf.layers, rf.whole_image
+
+1. **Trace** (`utils.tracing`). The module runs once, unmodified, on tensors that have a shape and no data.
+2. **Taps** (`utils.rules`, `utils.layouts`, `utils.taps`). Each operation says what it reads, for rows and
+   columns apart: one table of indices per axis.
+3. **Propagate** (here). From the output back to the input, every row of every layer collects the set of
+   output rows that it influences, and every column the set of output columns. Read the other way round, the
+   same tables hold the field of each output pixel, in the input and in every layer between.
+
+Rows and columns can be kept apart because a local layer reads a rectangle, full or with holes: a set of rows
+times a set of columns. Where branches meet, a field is the *union* of such products: a 1x7 convolution beside
+a 7x1 makes a plus, which no single product describes. Araujo et al. 2019, "Computing receptive fields of
+convolutional neural networks" (Distill), derive the sizes of known networks by hand.
+
+The answer is structural: what *can* influence a pixel, for some weights and some image. It is exact, save for
+upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling
+at free positions (`grid_sample`, deformable convolution) counts as reading the whole map, a cumulative sum as
+reading its whole line, and so does rearranging positions into something that no longer has rows and columns
+(an image plus its transpose, tokens of positions joined by a class token). All but the first are listed in
+`whole_image`.
+"""
+
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from utils.layouts import Map, Whole, gridded
+from utils.rules import UnknownOperation
+from utils.taps import Taps
+from utils.tracing import Trace
+
+__all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
+
+
+class Box(NamedTuple):
+    """Half-open rectangle in pixels: rows `top <= r < bottom` and columns `left <= c < right`."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Axis:
+    """Which of n_out output positions do the n positions of a layer influence, along one axis?
+
+    bits  (n, words) uint64: bit o of row i is set if position i influences output position o
+    """
+
+    def __init__(self, bits: np.ndarray, n_out: int):
+        self.bits, self.n_out = bits, n_out
+
+    @cached_property
+    def influences(self) -> np.ndarray:
+        """(n, n_out) bool"""
+        return np.unpackbits(self.bits.view(np.uint8), axis=1, bitorder="little", count=self.n_out).view(bool)
+
+    @cached_property
+    def fields(self) -> np.ndarray:
+        """(n_out, n) bool: the positions that each output position sees."""
+        return np.ascontiguousarray(self.influences.T)
+
+    @cached_property
+    def hulls(self) -> np.ndarray:
+        """(n_out, 2) the first position that each output position sees, one past the last; 0, 0 if none."""
+        first, stop = self.fields.argmax(1), self.fields.shape[1] - self.fields[:, ::-1].argmax(1)
+        return np.stack([first, stop], 1) * self.fields.any(1)[:, None]
+
+    @cached_property
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """offset (n_out + 1,), runs (k, 2): o sees start <= i < stop of runs[offset[o] : offset[o + 1]]."""
+        edges = np.diff(np.pad(self.fields, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+        output, start = np.nonzero(edges == 1)
+        offset = np.searchsorted(output, np.arange(self.n_out + 1))
+        return offset.astype(np.uint32), np.stack([start, np.nonzero(edges == -1)[1]], 1).astype(np.uint32)
+
+
+class Layer:
+    """A traced layer (or the input), and the field in it of each output pixel.
+
+    name   its module's path, such as "encoder.1.conv"; several layers may come from one module
+    op     the operation, such as "conv2d"
+    shape  (N, C, H, W), and `output_shape` that of the model's output
+    terms  the field is the union of rows x columns over these pairs
+    """
+
+    def __init__(self, name: str, op: str, shape: tuple, output_shape: tuple, terms: list[tuple[Axis, Axis]]):
+        self.name, self.op, self.shape, self.output_shape, self.terms = name, op, shape, output_shape, terms
+
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {self.op!r}, {self.shape})"
+
+    def box(self, row: int, col: int) -> Box:
+        """The smallest box round the field of output pixel (row, col); (0, 0, 0, 0) if it sees nothing."""
+        check(row, col, self.output_shape, "output")
+        hulls = [(*rows.hulls[row], *cols.hulls[col]) for rows, cols in self.terms]
+        seen = np.array([hull for hull in hulls if hull[1] and hull[3]] or [(0, 0, 0, 0)])
+        return Box(*(int(edge) for edge in (*seen[:, ::2].min(0), *seen[:, 1::2].max(0))))
+
+    def mask(self, row: int, col: int) -> np.ndarray:
+        """(H, W) bool: exactly the positions in this layer that output pixel (row, col) sees."""
+        check(row, col, self.output_shape, "output")
+        return union([(rows.fields[row], cols.fields[col]) for rows, cols in self.terms], self.shape)
+
+    def influence(self, row: int, col: int) -> np.ndarray:
+        """(H, W) bool, like the output: the pixels that position (row, col) of this layer influences."""
+        check(row, col, self.shape, self.name)
+        products = [(rows.influences[row], cols.influences[col]) for rows, cols in self.terms]
+        return union(products, self.output_shape)
+
+
+def union(products: list[tuple[np.ndarray, np.ndarray]], shape: tuple) -> np.ndarray:
+    """(H, W) bool: the union of rows x columns, each given as a bool vector."""
+    out = np.zeros(shape[-2:], bool)
+    for rows, cols in products:
+        out |= rows[:, None] & cols
+    return out
+
+
+def check(row: int, col: int, shape: tuple, name: str) -> None:
+    height, width = shape[-2:]
+    if not (0 <= row < height and 0 <= col < width):
+        raise IndexError(
+            f"pixel ({row}, {col}) lies outside the {name}, which is {height} x {width}: "
+            f"take a row from 0 to {height - 1} and a column from 0 to {width - 1}"
+        )
+
+
+class ReceptiveField(Layer):
+    """The receptive fields of all output pixels; itself the layer "input".
+
+    layers       every traced layer that the output depends on, first to last, each a `Layer`
+    stride       input pixels (rows, columns) after which the pattern of boxes repeats, borders aside;
+                 the image's own size where it never does
+    step         output pixels (rows, columns) in one stride; negative where the network turns the image over
+    whole_image  the layers that let one pixel read a whole map, each a `Whole(layer, reason)`; empty if none
+    """
+
+    def __init__(self, trace: Trace, shape: tuple[int, int, int, int], output: Map, output_shape: tuple):
+        terms = propagate(trace.maps, output)
+        super().__init__("input", "input", shape, output_shape, terms[trace.input])
+        self.layers = [
+            Layer(*layer, output_shape, terms[grid]) for *layer, grid in trace.layers if terms.get(grid)
+        ]
+        self._maps, self._output = [grid for grid in trace.maps if terms.get(grid)], output
+        self.whole_image = list(dict.fromkeys(grid.whole for grid in self._maps if grid.whole))
+
+    @cached_property
+    def stride(self) -> tuple[int, int]:
+        return tuple(pixels for pixels, _ in self._period)
+
+    @cached_property
+    def step(self) -> tuple[int, int]:
+        return tuple(moved for _, moved in self._period)
+
+    @cached_property
+    def _period(self) -> list[tuple[int, int]]:
+        return [repeat(self._maps, self._output, axis) for axis in (0, 1)]
+
+    def tables(self) -> dict:
+        """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
+
+        {"input": shape, "output": shape, "stride": [rows, columns],
+         "axes": [{"offset": uint16 (n_out + 1,), "runs": uint16 (k, 2)}, ...],   see `Axis.runs`
+         "layers": [{"name", "op", "shape", "terms": [[axis of rows, axis of columns], ...]}, ...]}
+
+        The first layer is the input. Layers with the same fields share their axes.
+        """
+        axes: dict[int, tuple[int, Axis]] = {}
+
+        def number(axis: Axis) -> int:
+            return axes.setdefault(id(axis), (len(axes), axis))[0]
+
+        layers = []
+        for layer in [self, *self.layers]:
+            terms = [[number(rows), number(cols)] for rows, cols in layer.terms]
+            layers.append({"name": layer.name, "op": layer.op, "shape": list(layer.shape), "terms": terms})
+        runs = [axis.runs for _, axis in axes.values()]
+        small = all(table.max(initial=0) < 2**16 for pair in runs for table in pair)
+        kind = np.uint16 if small else np.uint32
+        return {
+            "input": list(self.shape),
+            "output": list(self.output_shape),
+            "stride": list(self.stride),
+            "axes": [{"offset": offset.astype(kind), "runs": run.astype(kind)} for offset, run in runs],
+            "layers": layers,
+        }
+
+
+def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> ReceptiveField:
+    """The exact receptive field of every output pixel of `model` for images of `shape` (N, C, H, W).
+
+    The model maps one (N, C, H, W) tensor to one tensor, or to a dict that has one under "out". It is not
+    changed, and it is judged in the mode it is in: call `model.eval()` first unless training is meant.
+
+    Raises TypeError or ValueError where model or shape are of the wrong form, and `UnknownOperation`, which
+    names the operation and the layer, where there is no rule for an operation.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
+    if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
+    trace = Trace(model, tuple(shape))
+    if not isinstance(trace.output, Tensor):
+        raise TypeError(
+            f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
+            "'out': wrap the model in a module that returns the tensor you ask about"
+        )
+    layout = trace.read(trace.output)
+    if layout is None:
+        raise ValueError("the model's output does not depend on its input, so it has no receptive field")
+    if not any(layout.dims) and len(layout.shape) < 3:  # (N, classes): one position
+        layout = layout._replace(shape=(*layout.shape, 1, 1), dims=(*layout.dims, (), ()))
+    layout, axes = gridded(trace, layout)
+    if axes != (0, 1):
+        raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
+    return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)
+
+
+def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]]:
+    """For each map, the pairs (rows, columns) whose union is what each position of it influences."""
+    known: dict[tuple, Axis] = {}  # equal axes are one object, so that a square network costs half
+
+    def unique(bits: np.ndarray, n_out: int) -> Axis:
+        return known.setdefault((n_out, len(bits), bits.tobytes()), Axis(bits, n_out))
+
+    done: dict[tuple, tuple] = {}
+
+    def pulled(axis: Axis, taps: Taps | None) -> Axis:
+        """What the positions of a layer's input influence: all that their readers do."""
+        if taps is None:
+            return axis
+        key = id(axis), id(taps)
+        if key not in done:
+            bits = np.concatenate([axis.bits, np.zeros_like(axis.bits[:1])])  # the last: no reader
+            readers = taps.inverse.T
+            reached = bits[readers[0]]
+            for reader in readers[1:]:
+                reached |= bits[reader]
+            done[key] = unique(reached, axis.n_out)
+        return done[key]
+
+    terms = {output: [tuple(unique(identity(n), n) for n in output.size)]}
+    for grid in reversed(maps):
+        terms[grid] = undominated(terms.get(grid, []))
+        for source, row_taps, col_taps in grid.edges:
+            through = [(pulled(rows, row_taps), pulled(cols, col_taps)) for rows, cols in terms[grid]]
+            terms[source] = terms.get(source, []) + through
+    return terms
+
+
+def identity(n: int) -> np.ndarray:
+    """(n, words) position i influences position i."""
+    bits = np.packbits(np.eye(n, dtype=bool), axis=1, bitorder="little")
+    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+
+
+def undominated(terms: list[tuple[Axis, Axis]]) -> list[tuple[Axis, Axis]]:
+    """Drop every product of rows and columns that lies inside another, and those that are empty."""
+
+    def inside(a: Axis, b: Axis) -> bool:
+        return a is b or not (a.bits & ~b.bits).any()
+
+    kept: list[tuple[Axis, Axis]] = []
+    for rows, cols in dict.fromkeys(terms):
+        if any(inside(rows, r) and inside(cols, c) for r, c in kept):
+            continue
+        if rows.bits.any() and cols.bits.any():
+            kept = [(r, c) for r, c in kept if not (inside(r, rows) and inside(c, cols))] + [(rows, cols)]
+    return kept
+
+
+def repeat(maps: list[Map], output: Map, axis: int) -> tuple[int, int]:
+    """Input pixels after which the pattern of fields repeats, and how many output pixels further on.
+
+    Strides multiply, branches meet at a multiple, and each map gets the least (shift of the input, shift of
+    the map) that leaves its pattern as it was.
+    """
+    shifts: dict[Map, tuple[int, int] | None] = {maps[0]: (1, 1)}
+    never = maps[0].size[axis], output.size[axis]
+    for grid in maps[1:]:
+        options = []
+        for source, *taps in grid.edges:
+            step = Fraction(1) if taps[axis] is None else taps[axis].step
+            if step == 0:
+                return never
+            if shifts.get(source) and step:  # else: the same everywhere
+                pixels, moved = shifts[source]
+                unit = lcm(moved, step.numerator)
+                options.append((pixels * unit // moved, int(unit / step)))
+        if len({Fraction(*option) for option in options}) > 1:
+            return never
+        pixels = lcm(*(pixels for pixels, _ in options))
+        shifts[grid] = (pixels, pixels * options[0][1] // options[0][0]) if options else None
+    pixels, moved = shifts[output] or (1, 1)
+    return abs(pixels), moved if pixels > 0 else -moved
