@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_patch_proof import GlobalBranch, TinyUNet, picture
 from torch import nn
 
-from test_patch_proof import GlobalBranch, TinyUNet, picture
 from utils.inspector import Inspector
 from utils.models import PatchNet, a_trous, convolutional
 from utils.patches import patch_proof

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from random_networks import Net, networks, true_fields
 from torch import nn
 
-from random_networks import Net, networks, true_fields
 from utils.receptive_field import UnknownOperation, receptive_field
 
 torch.set_num_threads(1)
