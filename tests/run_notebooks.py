@@ -28,6 +28,7 @@ PEAK_MB = 800  # Binder promises 1 GB, and JupyterLab itself wants some of it
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EMBEDDED_IMAGE = re.compile(r"data:image/[^\"')\s]+")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBER = re.compile(r"[-+\u2212]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -121,7 +122,7 @@ def last_state(text: str) -> str:
 
 
 def clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join what the kernel sent piecemeal, and keep the last state of every progress bar only."""
+    """Join what the kernel sent piecemeal; keep the last state of a progress bar, and a widget's picture."""
     joined: list[NotebookNode] = []
     for output in outputs:
         previous = joined[-1] if joined else None
@@ -132,6 +133,7 @@ def clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     for output in joined:
         if output.output_type == "stream":
             output.text = last_state(output.text)
+        output.get("data", {}).pop(WIDGET, None)  # what is stored beside it shows where no kernel runs
     return [output for output in joined if output.output_type != "stream" or output.text.strip()]
 
 

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from run_notebooks import EMBEDDED_IMAGE, all_notebooks, check, execute, missing_data
+from run_notebooks import EMBEDDED_IMAGE, WIDGET, all_notebooks, check, execute, missing_data
 
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -60,6 +60,7 @@ def no_widget_state(path, notebook):
     assert "widgets" not in notebook.metadata, (
         "a widget's state needs a live kernel; store with make notebooks"
     )
+    assert not any(WIDGET in data for data, _ in output_data(notebook)), "store with make notebooks"
 
 
 def no_errors(path, notebook):
@@ -157,6 +158,7 @@ BAD = [
     (no_path_of_one_machine, notebook_with(printed("saved to /home/ada/net.pt"))),
     (no_path_of_one_machine, notebook_with(source="open('C:\\\\data')")),
     (no_widget_state, with_widgets()),
+    (no_widget_state, notebook_with(shown(**{WIDGET: {"model_id": "1f"}}))),
     (no_errors, notebook_with(new_output("error", ename="ValueError", evalue="", traceback=[]))),
     (executed_in_order, notebook_with(count=2)),
     (executed_in_order, notebook_with(count=None)),

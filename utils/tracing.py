@@ -36,6 +36,10 @@ from utils.taps import Taps
 class Trace(TorchDispatchMode):
     """Meets every operation of one run of `model`; collects its maps, layers and the output's layout."""
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # nothing is compiled here, and to say so torch would import its compiler: 150 MB
+
     def __init__(self, model: nn.Module, shape: tuple[int, int, int, int]):
         super().__init__()
         self.model, self.names = model, {m: name for name, m in model.named_modules()}
