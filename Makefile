@@ -7,7 +7,7 @@ on_screen = $(or $(filter-out Linux,$(shell uname)),$(DISPLAY),$(WAYLAND_DISPLAY
 # JupyterLab refuses to run as root unless told to, and without a screen there is no browser to open.
 lab_options = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(on_screen),,--no-browser)
 
-.PHONY: help lab test notebooks bench data lock clean
+.PHONY: help lab test fuzz notebooks bench data lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -22,6 +22,10 @@ test: ## set up .venv and run every check of the project
 	$(python) -m ruff format --check .
 	@# One thread each: two processes on two cores, and threads that wait for each other are slow.
 	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup
+
+fuzz: ## hold the receptive-field engine against autograd on 10,000 new random networks
+	@./install.sh test
+	RANDOM_NETWORKS=10000 OMP_NUM_THREADS=1 $(python) -m pytest tests/test_receptive_field.py -k random
 
 notebooks: ## execute all notebooks, or NOTEBOOKS="notebooks/01_…", and store their outputs
 	@./install.sh test

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils.models import PatchNet, a_trous, convolutional, he_initialise
-from utils.patches import WholeImageError, cut_out, patch_proof, score_map
+from utils.patches import WholeImageError, cut_out, patch_proof, prove, score_map
 from utils.receptive_field import Box, receptive_field
 
 
@@ -215,6 +215,38 @@ def test_a_refused_network_is_left_as_it_was():
     assert unet.training and all(
         torch.equal(before[name], value) for name, value in unet.state_dict().items()
     )
+
+
+def normalised(layer):
+    """The U-Net with a normalisation after every convolution; `layer` makes one for 16 channels."""
+    unet = double(TinyUNet, width=16)
+    for stage in [*unet.down, *unet.joins]:
+        stage.insert(1, layer().double())
+    return unet
+
+
+ERRORS = {  # at least this median error, in standard deviations of the scores, if the patch is cut out anyway
+    "nothing": (0.0, TinyUNet, {}),
+    "instance norm": (0.1, lambda: normalised(lambda: nn.InstanceNorm2d(16)), {"width": 16}),
+    "batch norm in training": (0.1, lambda: normalised(lambda: nn.BatchNorm2d(16).train()), {"width": 16}),
+    "group norm": (0.1, lambda: normalised(lambda: nn.GroupNorm(8, 16)), {"width": 16}),
+    "global pooling": (0.01, lambda: TinyUNet(deep=GlobalBranch()), {}),
+    "attention": (0.001, lambda: TinyUNet(deep=SelfAttention(4)), {}),
+    "squeeze and excite": (0.001, lambda: TinyUNet(deep=SqueezeExcite(4)), {}),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_breaks_the_proof_breaks_it_by_its_order_of_magnitude(name):
+    least, make, options = ERRORS[name]
+    torch.manual_seed(0)
+    unet, image = make().double(), picture(384, 384)
+    unet.train(name == "batch norm in training")
+    local = receptive_field(TinyUNet(**options), tuple(image.shape))  # the field, were it not for the breaker
+    scores = score_map(unet, image).detach()
+    proofs = [prove(unet, image, local, scores, 192 + d, 192 - d) for d in range(0, 16, 3)]
+    errors = sorted(proof.max_abs_difference / float(scores.std()) for proof in proofs)
+    assert errors[-1] < 1e-12 if name == "nothing" else errors[len(errors) // 2] > least
 
 
 def test_align_corners_fails_by_hundredths_of_a_standard_deviation():
