@@ -265,14 +265,18 @@ def test_other_failures_of_pip_are_shown(project):
     )
 
 
-def test_interrupted_install_is_made_anew(project):
-    project.python(pip="kill -9 $PPID; exit 1")
+def made_anew_after_an_interruption(project):
     assert project.make().returncode != 0
     leftover = project.folder / ".venv" / "leftover"
     leftover.touch()
     project.python()
     assert project.make().returncode == 0
-    assert not leftover.exists()
+    return not leftover.exists()
+
+
+def test_interrupted_install_is_made_anew(project):
+    project.python(pip="kill -9 $PPID; exit 1")
+    assert made_anew_after_an_interruption(project)
 
 
 def test_interrupted_update_is_made_anew(project):
@@ -280,12 +284,7 @@ def test_interrupted_update_is_made_anew(project):
     (project.folder / "requirements.lock").write_text("changed==1\n")
     project.python(pip="kill -9 $PPID; exit 1")
     shutil.copy(project.bin / "python3", project.folder / ".venv" / "bin" / "python")
-    assert project.make().returncode != 0
-    leftover = project.folder / ".venv" / "leftover"
-    leftover.touch()
-    project.python()
-    assert project.make().returncode == 0
-    assert not leftover.exists()
+    assert made_anew_after_an_interruption(project)
 
 
 def test_failed_update_keeps_what_was_there(project):
