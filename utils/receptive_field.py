@@ -31,10 +31,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from utils.layouts import Map, Whole, gridded
-from utils.rules import UnknownOperation
-from utils.taps import Taps
-from utils.tracing import Trace
+from utils.operations import RULES, VIEWS
+from utils.tracing import Map, Taps, Trace, UnknownOperation, Whole, gridded
 
 __all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
@@ -207,7 +205,7 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
-    trace = Trace(model, tuple(shape))
+    trace = Trace(model, tuple(shape), RULES, VIEWS)
     if not isinstance(trace.output, Tensor):
         raise TypeError(
             f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
@@ -216,9 +214,9 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     layout = trace.read(trace.output)
     if layout is None:
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
-    if not any(layout.dims) and len(layout.shape) < 3:  # (N, classes): one position
-        layout = layout._replace(shape=(*layout.shape, 1, 1), dims=(*layout.dims, (), ()))
-    layout, axes = gridded(trace, layout)
+    if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
+        layout = layout._replace(shape=(*layout.shape, 1, 1))
+    layout, axes = gridded(layout)
     if axes != (0, 1):
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
     return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)

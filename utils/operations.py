@@ -1,0 +1,401 @@
+"""One short rule for each family of operations: what does its result read?
+
+A 3x3 convolution reads rows `r - 1, r, r + 1` of its input, a 2x2 pooling rows `2r, 2r + 1`, a padding row
+nothing at all. Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", has the pictures
+for all of them; the first functions here are their relations, each written as a table of indices.
+
+The rules come next. A rule gets the `Call`, whose attributes are the operation's arguments under torch's
+names, and returns the layout of the result. To teach the engine an operation, add a rule, and a step to the
+random networks of the tests, which hold every rule against automatic differentiation.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from utils.tracing import (
+    NOWHERE,
+    REARRANGED,
+    Call,
+    Layout,
+    Map,
+    Taps,
+    UnknownOperation,
+    fold,
+    fold_all,
+    gridded,
+    joined,
+    mixed,
+    moved,
+    picked,
+    reshaped,
+    standard,
+)
+
+# ------------------------------------------------------------------ what is read along one axis
+
+
+@lru_cache(4096)
+def window(n: int, kernel: int, stride: int, low: int, high: int, dilation: int, ceil: bool = False) -> Taps:
+    """Convolution or pooling over n positions, with `low` and `high` of padding before and after them."""
+    room = n + low + high - dilation * (kernel - 1) - 1
+    count = (-(-room // stride) if ceil else room // stride) + 1
+    if ceil and (count - 1) * stride >= n + low:  # the last window has to start before the padding at the end
+        count -= 1
+    index = stride * np.arange(max(count, 0))[:, None] - low + dilation * np.arange(kernel)
+    return Taps(index, n, Fraction(stride))
+
+
+@lru_cache(4096)
+def transposed(n: int, kernel: int, stride: int, padding: int, output_padding: int, dilation: int) -> Taps:
+    """Transposed convolution: input i is added to the outputs i * stride - padding + j * dilation."""
+    count = (n - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
+    at = np.arange(max(count, 0))[:, None] + padding - dilation * np.arange(kernel)
+    return Taps(np.where(at % stride == 0, at // stride, NOWHERE), n, Fraction(1, stride))
+
+
+@lru_cache(4096)
+def adaptive(n: int, count: int) -> Taps:
+    """Adaptive pooling: window o is floor(o n / count) .. ceil((o + 1) n / count) - 1."""
+    start, stop = np.arange(count) * n // count, -(-(np.arange(count) + 1) * n // count)
+    index = start[:, None] + np.arange((stop - start).max(initial=1))
+    return Taps(np.where(index < stop[:, None], index, NOWHERE), n, Fraction(n, count))
+
+
+@lru_cache(256)
+def resized(op: str, n: int, count: int, scale: float | None, align_corners: bool | None) -> Taps:
+    """Interpolation: torch itself resizes n unit impulses, and every weight above 1e-9 is a tap."""
+    corners = () if align_corners is None else (align_corners,)
+    impulses = torch.eye(n, dtype=torch.float64).reshape(1, n, n, 1)  # impulse c: channel c, row c
+    rows = getattr(torch.ops.aten, op).default(impulses, [count, 1], *corners, scale, None)
+    weight = rows[0, :, :, 0].T.abs().numpy() > 1e-9  # (count, n)
+    index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
+    if align_corners and n > 1 and count > 1:
+        return Taps(index, n, Fraction(n - 1, count - 1))
+    return Taps(index, n, Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000))
+
+
+# ------------------------------------------------------------------ rules
+
+
+RULES: dict[str, Callable] = {}
+VIEWS: dict[str, Callable] = {}
+
+
+def rule(*names: str, book: dict[str, Callable] = RULES) -> Callable:
+    """Register a rule for the ATen operations `names`."""
+
+    def register(function: Callable) -> Callable:
+        book.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def local(layout: Layout, taps: Callable[[int, int], Taps], why: str, channels: int | None = None) -> Layout:
+    """A layer that reads a rectangle: `taps(i, n)` for its rows (i = 0) and columns (i = 1), n long."""
+    layout, axes = gridded(layout)
+    (*images, depth, height, width), trace = layout.shape, layout.map.trace
+    edge = [taps(0, height), taps(1, width)]
+    shape = len(edge[0]), len(edge[1])
+    if min(shape) < 1:
+        raise ValueError(
+            f"layer {trace.path!r} shrinks its {height} x {width} map to nothing: enlarge the image"
+        )
+    size, edge = ([each[axis] for axis in axes] for each in (shape, edge))  # (1, 0) is its own inverse
+    grid = Map(trace, size, [(layout.map, *edge)], why)
+    return standard(grid, (*images, channels or depth, *shape), axes)
+
+
+def expect_channels(a: Call, expected: int) -> None:
+    if a.source.shape[-3] != expected:
+        raise ValueError(
+            f"layer {a.trace.path!r} expects {expected} channels but gets {a.source.shape[-3]}: "
+            "give receptive_field the (N, C, H, W) shape that the model is made for"
+        )
+
+
+@rule("conv2d")
+def convolution(a):
+    filters, depth, *kernel = a.weight.shape
+    expect_channels(a, depth * a.groups)
+    stride, dilation = pair(a.stride), pair(a.dilation)
+    if isinstance(a.padding, str):  # "same" puts the odd one after, "valid" is none
+        total = [d * (k - 1) if a.padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        ends = [(t // 2, t - t // 2) for t in total]
+    else:
+        ends = [(p, p) for p in pair(a.padding)]
+
+    def taps(i, n):
+        return window(n, kernel[i], stride[i], *ends[i], dilation[i])
+
+    return local(a.source, taps, "a kernel that reaches", filters)
+
+
+@rule("conv_transpose2d")
+def transposed_convolution(a):
+    depth, filters, *kernel = a.weight.shape
+    expect_channels(a, depth)
+    options = list(zip(kernel, *map(pair, (a.stride, a.padding, a.output_padding, a.dilation)), strict=True))
+    return local(a.source, lambda i, n: transposed(n, *options[i]), "a kernel that reaches", filters * a.groups)
+
+
+@rule("max_pool2d", "max_pool2d_with_indices", "avg_pool2d")
+def pooling(a):
+    kernel, padding = pair(a.kernel_size), pair(a.padding)
+    stride, dilation = pair(a.stride or kernel), pair(getattr(a, "dilation", 1))
+
+    def taps(i, n):
+        return window(n, kernel[i], stride[i], padding[i], padding[i], dilation[i], a.ceil_mode)
+
+    if a.op == "max_pool2d_with_indices":
+        a.trace.windows[id(a.out[1])] = [taps(i, n) for i, n in enumerate(a.x.shape[-2:])]
+    return local(a.source, taps, "average pooling" if a.op == "avg_pool2d" else "max pooling")
+
+
+@rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
+def adaptive_pooling(a):
+    size = pair(a.output_size)
+    why = "max pooling" if "max" in a.op else "average pooling"
+    return local(a.source, lambda i, n: adaptive(n, n if size[i] is None else size[i]), why)
+
+
+@rule("max_unpool2d")
+def unpooling(a):
+    """A value goes where its maximum was: anywhere in the pooling's window, as the input decides."""
+    windows = a.trace.windows.get(id(a.indices))
+    if windows is None or tuple(a.output_size[-2:]) != tuple(taps.n_in for taps in windows):
+        raise UnknownOperation(
+            f"layer {a.trace.path!r} unpools with other indices, or to another size, than a max pooling in "
+            "the module gave it: pass on the pooling's own indices, and output_size = the size before the pooling"
+        )
+    back = [Taps(taps.inverse, len(taps), taps.step and 1 / taps.step) for taps in windows]
+    return local(joined(a.sources, a.x.shape), lambda i, n: back[i], "max unpooling")
+
+
+@rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d")
+def interpolation(a):
+    scales = getattr(a, "scale_factors", None) or (getattr(a, "scales_h", None), getattr(a, "scales_w", None))
+    size, corners = a.output_size or a.shape[-2:], getattr(a, "align_corners", None)
+    return local(a.source, lambda i, n: resized(a.op, n, size[i], scales[i], corners), "interpolation")
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(a):
+    r = a.downscale_factor
+    return local(a.source, lambda i, n: window(n, r, r, 0, 0, 1), "pixel unshuffle", a.shape[-3])
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(a):
+    r = a.upscale_factor
+    return local(a.source, lambda i, n: transposed(n, r, r, 0, 0, 1), "pixel shuffle", a.shape[-3])
+
+
+PADDING = {
+    "constant": {"constant_values": NOWHERE},
+    "reflect": {"mode": "reflect"},
+    "replicate": {"mode": "edge"},
+    "circular": {"mode": "wrap"},
+}
+
+
+@rule("pad", "constant_pad_nd")
+def padding(a):
+    layout, how = a.source, PADDING[getattr(a, "mode", "constant")]
+    for i, (low, high) in enumerate(zip(a.pad[::2], a.pad[1::2], strict=True)):
+        inside = np.arange(max(-low, 0), layout.shape[-1 - i] - max(-high, 0))  # a negative padding crops
+        layout = picked(layout, -1 - i, np.pad(inside, (max(low, 0), max(high, 0)), **how), 1)
+    return layout
+
+
+@rule("flip", "roll")
+def reordering(a):
+    layout = a.source
+    if not a.dims:
+        raise a.trace.unknown("rolling over the end of a row into the next")
+    for i, dim in enumerate(a.dims):
+        n = np.arange(layout.shape[dim])
+        turned, step = (n[::-1], -1) if a.op == "flip" else (np.roll(n, a.shifts[i]), 1)
+        layout = picked(layout, dim, turned, step)
+    return layout
+
+
+@rule("index_select", "index")
+def indexing(a):
+    """x[:, :, rows] with one list of constant indices."""
+    given = a.indices if a.op == "index" else [None] * (a.dim % a.x.dim()) + [a.index]
+    (dim, index), *more = [(dim, index) for dim, index in enumerate(given) if index is not None]
+    if more or index.is_meta or index.dim() != 1:
+        raise a.trace.unknown("indexing with more than one list, or with positions that are computed")
+    index = index.nonzero().flatten() if index.dtype == torch.bool else index
+    return picked(a.source, dim, index.cpu().numpy() % a.x.shape[dim])
+
+
+@rule("cat", "stack")
+def concatenation(a):
+    """Along channels all are read; along rows or columns, each where it lies."""
+    out, parts, start = a.shape, [], 0
+    dim = a.dim % len(out)
+    sources = [each and reshaped(each, (*each.shape[:dim], 1, *each.shape[dim:])) for each in a.sources]
+    sources = sources if a.op == "stack" else a.sources
+    spatial = dim - len(out) >= -2 and len(out) > 2 or any(each and each.axes(dim - len(out)) for each in sources)
+    for source, tensor in zip(sources, a.tensors, strict=True):
+        if source and spatial:
+            source = picked(source, dim, np.arange(out[dim]) - start, 1)
+        parts.append(source)
+        start += tensor.shape[dim] if a.op == "cat" else 1
+    return joined(parts, out)
+
+
+@rule("relu", "hardswish", "hardsigmoid", "hardtanh", "relu6", "prelu", "elu", "selu", "celu", "rrelu")
+@rule("silu", "gelu", "mish", "softplus", "log_sigmoid", "native_dropout")
+def unchanged(a):
+    """Each value by itself. Arithmetic needs no rule: torch tags it as pointwise."""
+    return a.source
+
+
+@rule("repeat")
+def repeating(a):
+    """Positions repeat with their dimension, as `Place` has it."""
+    return a.source._replace(shape=a.shape)
+
+
+@rule("copy", "fill", "zero")
+def overwriting(a):
+    return joined(a.sources[1:], a.x.shape)
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+@rule("new_empty", "new_zeros", "new_ones", "new_full")
+def constant(a):
+    return None
+
+
+@rule("batch_norm")
+def batch_norm(a):
+    dims = [0, *range(2, a.x.dim())] if a.training else []
+    return mixed(a.source, dims, "statistics of the batch (training mode)")
+
+
+@rule("instance_norm")
+def instance_norm(a):
+    dims = range(2, a.x.dim()) if a.use_input_stats else []
+    return mixed(a.source, dims, "statistics of the image (instance norm)")
+
+
+@rule("group_norm")
+def group_norm(a):
+    return mixed(a.source, range(1, a.x.dim()), "statistics of the image (group norm)")
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(a):
+    return mixed(a.source, range(-len(a.normalized_shape), 0), "statistics of the image (layer norm)")
+
+
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax")
+@rule("cumsum", "cumprod", "sort", "argsort")
+def along(a):
+    return mixed(a.source, [a.dim], a.op) if a.shape else None
+
+
+@rule("mean", "sum", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "topk")
+@rule("var", "std", "var_mean", "std_mean", "median", "norm", "linalg_vector_norm", "logsumexp")
+def reduction(a):
+    if hasattr(a, "other"):  # the larger of two
+        return joined(a.sources, a.shape)
+    n, dims = a.x.dim(), getattr(a, "dim", None)
+    dims = [dims] if isinstance(dims, int) else dims or range(n)
+    left = fold(a.source, dims, a.op)
+    if len(a.shape) == n:  # keepdim, or topk
+        return left._replace(shape=a.shape)
+    kept = [dim for dim in range(-n, 0) if dim not in dims and dim + n not in dims]
+    return moved(left, a.shape, {dim: i - len(kept) for i, dim in enumerate(kept)})
+
+
+@rule("linear")
+def linear(a):
+    return fold(a.source, [-1], "a fully connected layer")._replace(shape=a.shape)
+
+
+@rule("mm", "bmm", "addmm", "baddbmm")
+def matrix_product(a):
+    """(..., i, k) @ (..., k, j): sums over k. If i and j are both positions, each meets all of the other."""
+    (*start, left, right), why = a.sources, "a matrix product (attention)"
+    left = left and fold(left, [-1], why)
+    right = right and fold(right, [-2, -1] if left and left.axes(-2) else [-2], why)
+    return joined([*start, left, right], a.shape)
+
+
+@rule("grid_sampler", "grid_sampler_2d", "deform_conv2d")
+def free(a):
+    """Reads any position of anything: an upper bound, where rows and columns do not separate."""
+    return joined([each and fold_all(each, "sampling at free positions") for each in a.sources], a.shape)
+
+
+@rule("item", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "nonzero", "masked_select")
+def value(a):
+    raise a.trace.unknown(f"{a.op!r}, which looks at values where a trace has only shapes")
+
+
+# ------------------------------------------------------------------ views: tensors that share memory
+
+
+@rule("view", "reshape", "flatten", "unflatten", "_unsafe_view", "squeeze", "unsqueeze", book=VIEWS)
+def reshaping(a):
+    yield lambda base: reshaped(base, a.shape), lambda base, new: new and reshaped(new, a.x.shape)
+
+
+@rule("contiguous", "to", "_to_copy", "type_as", "cpu", "cuda", "detach", "alias", book=VIEWS)
+@rule("clone", "lift_fresh", "channel_shuffle", "native_channel_shuffle", book=VIEWS)
+def same(a):
+    yield lambda base: base, lambda base, new: new
+
+
+@rule("expand", "expand_as", "broadcast_to", book=VIEWS)
+def expanding(a):
+    def backward(base, new):
+        raise a.trace.unknown(f"writing in place to the result of {a.op!r}")
+
+    yield lambda base: base._replace(shape=a.shape), backward
+
+
+@rule("permute", "transpose", "t", book=VIEWS)
+def permuting(a):
+    """torch permutes a tensor of telling sizes, and so says the order itself."""
+    n = a.x.dim()
+    sizes = a.run(torch.empty(*range(2, 2 + n), device="meta"), *a.args[1:]).shape
+    to = {size - 2 - n: i - n for i, size in enumerate(sizes)}
+    back = {there: here for here, there in to.items()}
+    yield lambda base: moved(base, a.shape, to), lambda base, new: new and moved(new, a.x.shape, back)
+
+
+@rule("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "tensor_split", book=VIEWS)
+def slicing(a):
+    """torch slices the numbers 0 .. n - 1, and so says which it takes."""
+    dim, shape = a.dim % a.x.dim(), tuple(a.x.shape)
+    n, before, after = shape[dim], shape[:dim], shape[dim + 1 :]
+    count = torch.arange(n).reshape([-1 if d == dim else 1 for d in range(len(shape))])
+    pieces = a.func(count, *a.args[1:], **a.kwargs)
+    for piece in [pieces] if isinstance(pieces, torch.Tensor) else pieces:
+        index, gone = piece.flatten().numpy(), piece.dim() < len(shape)
+
+        def forward(base, index=index, gone=gone):
+            taken = picked(base, dim, index)
+            return reshaped(taken, before + after) if gone and taken else taken
+
+        def backward(base, new, index=index):
+            place, keep = np.full(n, NOWHERE), np.arange(n)
+            place[index], keep[index] = np.arange(len(index)), NOWHERE
+            new = new and reshaped(new, (*before, len(index), *after))
+            return joined([part and picked(part, dim, at, 1) for part, at in [(base, keep), (new, place)]], shape)
+
+        yield forward, backward
