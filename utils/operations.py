@@ -16,24 +16,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from utils.tracing import (
-    NOWHERE,
-    REARRANGED,
-    Call,
-    Layout,
-    Map,
-    Taps,
-    UnknownOperation,
-    fold,
-    fold_all,
-    gridded,
-    joined,
-    mixed,
-    moved,
-    picked,
-    reshaped,
-    standard,
-)
+from utils.tracing import NOWHERE, Call, Layout, Place, Taps, UnknownOperation, joined
 
 # ------------------------------------------------------------------ what is read along one axis
 
@@ -75,7 +58,9 @@ def resized(op: str, n: int, count: int, scale: float | None, align_corners: boo
     index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
     if align_corners and n > 1 and count > 1:
         return Taps(index, n, Fraction(n - 1, count - 1))
-    return Taps(index, n, Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000))
+    return Taps(
+        index, n, Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000)
+    )
 
 
 # ------------------------------------------------------------------ rules
@@ -85,11 +70,11 @@ RULES: dict[str, Callable] = {}
 VIEWS: dict[str, Callable] = {}
 
 
-def rule(*names: str, book: dict[str, Callable] = RULES) -> Callable:
+def rule(names: str, book: dict[str, Callable] = RULES) -> Callable:
     """Register a rule for the ATen operations `names`."""
 
     def register(function: Callable) -> Callable:
-        book.update(dict.fromkeys(names, function))
+        book.update(dict.fromkeys(names.split(), function))
         return function
 
     return register
@@ -101,17 +86,16 @@ def pair(value) -> tuple[int, int]:
 
 def local(layout: Layout, taps: Callable[[int, int], Taps], why: str, channels: int | None = None) -> Layout:
     """A layer that reads a rectangle: `taps(i, n)` for its rows (i = 0) and columns (i = 1), n long."""
-    layout, axes = gridded(layout)
-    (*images, depth, height, width), trace = layout.shape, layout.map.trace
+    layout, axes = layout.gridded()
+    *images, depth, height, width = layout.shape
     edge = [taps(0, height), taps(1, width)]
-    shape = len(edge[0]), len(edge[1])
-    if min(shape) < 1:
+    if min(map(len, edge)) < 1:
         raise ValueError(
-            f"layer {trace.path!r} shrinks its {height} x {width} map to nothing: enlarge the image"
+            f"layer {layout.map.trace.path!r} shrinks its {height} x {width} map to nothing: enlarge the image"
         )
-    size, edge = ([each[axis] for axis in axes] for each in (shape, edge))  # (1, 0) is its own inverse
-    grid = Map(trace, size, [(layout.map, *edge)], why)
-    return standard(grid, (*images, channels or depth, *shape), axes)
+    shape = (*images, channels or depth, *map(len, edge))
+    ordered = [edge[axis] for axis in axes]  # [1, 0], the transposed image, is its own inverse
+    return layout.read_by(ordered, shape, [Place(axis - 2) for axis in axes], why)
 
 
 def expect_channels(a: Call, expected: int) -> None:
@@ -126,11 +110,11 @@ def expect_channels(a: Call, expected: int) -> None:
 def convolution(a):
     filters, depth, *kernel = a.weight.shape
     expect_channels(a, depth * a.groups)
-    stride, dilation = pair(a.stride), pair(a.dilation)
-    if isinstance(a.padding, str):  # "same" puts the odd one after, "valid" is none
-        total = [d * (k - 1) if a.padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    stride, dilation, ends = pair(a.stride), pair(a.dilation), [(0, 0), (0, 0)]
+    if a.padding == "same":  # the odd one comes after
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         ends = [(t // 2, t - t // 2) for t in total]
-    else:
+    elif a.padding != "valid":
         ends = [(p, p) for p in pair(a.padding)]
 
     def taps(i, n):
@@ -144,10 +128,12 @@ def transposed_convolution(a):
     depth, filters, *kernel = a.weight.shape
     expect_channels(a, depth)
     options = list(zip(kernel, *map(pair, (a.stride, a.padding, a.output_padding, a.dilation)), strict=True))
-    return local(a.source, lambda i, n: transposed(n, *options[i]), "a kernel that reaches", filters * a.groups)
+    return local(
+        a.source, lambda i, n: transposed(n, *options[i]), "a kernel that reaches", filters * a.groups
+    )
 
 
-@rule("max_pool2d", "max_pool2d_with_indices", "avg_pool2d")
+@rule("max_pool2d max_pool2d_with_indices avg_pool2d")
 def pooling(a):
     kernel, padding = pair(a.kernel_size), pair(a.padding)
     stride, dilation = pair(a.stride or kernel), pair(getattr(a, "dilation", 1))
@@ -160,13 +146,6 @@ def pooling(a):
     return local(a.source, taps, "average pooling" if a.op == "avg_pool2d" else "max pooling")
 
 
-@rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
-def adaptive_pooling(a):
-    size = pair(a.output_size)
-    why = "max pooling" if "max" in a.op else "average pooling"
-    return local(a.source, lambda i, n: adaptive(n, n if size[i] is None else size[i]), why)
-
-
 @rule("max_unpool2d")
 def unpooling(a):
     """A value goes where its maximum was: anywhere in the pooling's window, as the input decides."""
@@ -174,61 +153,57 @@ def unpooling(a):
     if windows is None or tuple(a.output_size[-2:]) != tuple(taps.n_in for taps in windows):
         raise UnknownOperation(
             f"layer {a.trace.path!r} unpools with other indices, or to another size, than a max pooling in "
-            "the module gave it: pass on the pooling's own indices, and output_size = the size before the pooling"
+            "the module gave it: pass the pooling's own indices, and output_size = the size before the pooling"
         )
     back = [Taps(taps.inverse, len(taps), taps.step and 1 / taps.step) for taps in windows]
     return local(joined(a.sources, a.x.shape), lambda i, n: back[i], "max unpooling")
 
 
-@rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d")
+@rule("adaptive_avg_pool2d adaptive_max_pool2d")
+def adaptive_pooling(a):
+    size, why = pair(a.output_size), "max pooling" if "max" in a.op else "average pooling"
+    return local(a.source, lambda i, n: adaptive(n, n if size[i] is None else size[i]), why)
+
+
+@rule("upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d")
 def interpolation(a):
     scales = getattr(a, "scale_factors", None) or (getattr(a, "scales_h", None), getattr(a, "scales_w", None))
     size, corners = a.output_size or a.shape[-2:], getattr(a, "align_corners", None)
     return local(a.source, lambda i, n: resized(a.op, n, size[i], scales[i], corners), "interpolation")
 
 
-@rule("pixel_unshuffle")
-def pixel_unshuffle(a):
-    r = a.downscale_factor
-    return local(a.source, lambda i, n: window(n, r, r, 0, 0, 1), "pixel unshuffle", a.shape[-3])
+@rule("pixel_shuffle pixel_unshuffle")
+def shuffling(a):
+    taps, r = (transposed, a.upscale_factor) if a.op == "pixel_shuffle" else (window, a.downscale_factor)
+    return local(a.source, lambda i, n: taps(n, r, r, 0, 0, 1), a.op, a.shape[-3])
 
 
-@rule("pixel_shuffle")
-def pixel_shuffle(a):
-    r = a.upscale_factor
-    return local(a.source, lambda i, n: transposed(n, r, r, 0, 0, 1), "pixel shuffle", a.shape[-3])
+PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # in torch's words, in numpy's
 
 
-PADDING = {
-    "constant": {"constant_values": NOWHERE},
-    "reflect": {"mode": "reflect"},
-    "replicate": {"mode": "edge"},
-    "circular": {"mode": "wrap"},
-}
-
-
-@rule("pad", "constant_pad_nd")
+@rule("pad constant_pad_nd")
 def padding(a):
-    layout, how = a.source, PADDING[getattr(a, "mode", "constant")]
+    layout, mode = a.source, PADDING.get(getattr(a, "mode", "constant"))
     for i, (low, high) in enumerate(zip(a.pad[::2], a.pad[1::2], strict=True)):
         inside = np.arange(max(-low, 0), layout.shape[-1 - i] - max(-high, 0))  # a negative padding crops
-        layout = picked(layout, -1 - i, np.pad(inside, (max(low, 0), max(high, 0)), **how), 1)
+        ends, how = (max(low, 0), max(high, 0)), {"mode": mode} if mode else {"constant_values": NOWHERE}
+        layout = layout.picked(-1 - i, np.pad(inside, ends, **how), 1)
     return layout
 
 
-@rule("flip", "roll")
+@rule("flip roll")
 def reordering(a):
     layout = a.source
     if not a.dims:
         raise a.trace.unknown("rolling over the end of a row into the next")
     for i, dim in enumerate(a.dims):
         n = np.arange(layout.shape[dim])
-        turned, step = (n[::-1], -1) if a.op == "flip" else (np.roll(n, a.shifts[i]), 1)
-        layout = picked(layout, dim, turned, step)
+        index, step = (n[::-1], -1) if a.op == "flip" else (np.roll(n, a.shifts[i]), 1)
+        layout = layout.picked(dim, index, step)
     return layout
 
 
-@rule("index_select", "index")
+@rule("index_select index")
 def indexing(a):
     """x[:, :, rows] with one list of constant indices."""
     given = a.indices if a.op == "index" else [None] * (a.dim % a.x.dim()) + [a.index]
@@ -236,149 +211,119 @@ def indexing(a):
     if more or index.is_meta or index.dim() != 1:
         raise a.trace.unknown("indexing with more than one list, or with positions that are computed")
     index = index.nonzero().flatten() if index.dtype == torch.bool else index
-    return picked(a.source, dim, index.cpu().numpy() % a.x.shape[dim])
+    return a.source.picked(dim, index.cpu().numpy() % a.x.shape[dim])
 
 
-@rule("cat", "stack")
+@rule("cat stack")
 def concatenation(a):
     """Along channels all are read; along rows or columns, each where it lies."""
-    out, parts, start = a.shape, [], 0
+    out, parts, start = a.shape, a.sources, 0
     dim = a.dim % len(out)
-    sources = [each and reshaped(each, (*each.shape[:dim], 1, *each.shape[dim:])) for each in a.sources]
-    sources = sources if a.op == "stack" else a.sources
-    spatial = dim - len(out) >= -2 and len(out) > 2 or any(each and each.axes(dim - len(out)) for each in sources)
-    for source, tensor in zip(sources, a.tensors, strict=True):
-        if source and spatial:
-            source = picked(source, dim, np.arange(out[dim]) - start, 1)
-        parts.append(source)
-        start += tensor.shape[dim] if a.op == "cat" else 1
+    if a.op == "stack":
+        parts = [part and part.reshaped((*out[:dim], 1, *out[dim + 1 :])) for part in parts]
+    if dim - len(out) >= -2 and len(out) > 2 or any(part and part.axes(dim - len(out)) for part in parts):
+        for i, tensor in enumerate(a.tensors):
+            parts[i] = parts[i] and parts[i].picked(dim, np.arange(out[dim]) - start, 1)
+            start += 1 if a.op == "stack" else tensor.shape[dim]
     return joined(parts, out)
 
 
-@rule("relu", "hardswish", "hardsigmoid", "hardtanh", "relu6", "prelu", "elu", "selu", "celu", "rrelu")
-@rule("silu", "gelu", "mish", "softplus", "log_sigmoid", "native_dropout")
-def unchanged(a):
-    """Each value by itself. Arithmetic needs no rule: torch tags it as pointwise."""
-    return a.source
-
-
-@rule("repeat")
-def repeating(a):
-    """Positions repeat with their dimension, as `Place` has it."""
-    return a.source._replace(shape=a.shape)
-
-
-@rule("copy", "fill", "zero")
-def overwriting(a):
-    return joined(a.sources[1:], a.x.shape)
-
-
-@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
-@rule("new_empty", "new_zeros", "new_ones", "new_full")
-def constant(a):
-    return None
-
-
-@rule("batch_norm")
-def batch_norm(a):
-    dims = [0, *range(2, a.x.dim())] if a.training else []
-    return mixed(a.source, dims, "statistics of the batch (training mode)")
-
-
-@rule("instance_norm")
-def instance_norm(a):
-    dims = range(2, a.x.dim()) if a.use_input_stats else []
-    return mixed(a.source, dims, "statistics of the image (instance norm)")
-
-
-@rule("group_norm")
-def group_norm(a):
-    return mixed(a.source, range(1, a.x.dim()), "statistics of the image (group norm)")
-
-
-@rule("layer_norm", "rms_norm")
-def layer_norm(a):
-    return mixed(a.source, range(-len(a.normalized_shape), 0), "statistics of the image (layer norm)")
-
-
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "_safe_softmax")
-@rule("cumsum", "cumprod", "sort", "argsort")
-def along(a):
-    return mixed(a.source, [a.dim], a.op) if a.shape else None
-
-
-@rule("mean", "sum", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "topk")
-@rule("var", "std", "var_mean", "std_mean", "median", "norm", "linalg_vector_norm", "logsumexp")
+@rule("mean sum prod amax amin max min argmax argmin any all topk")
+@rule("var std var_mean std_mean median norm linalg_vector_norm logsumexp")
 def reduction(a):
     if hasattr(a, "other"):  # the larger of two
         return joined(a.sources, a.shape)
     n, dims = a.x.dim(), getattr(a, "dim", None)
     dims = [dims] if isinstance(dims, int) else dims or range(n)
-    left = fold(a.source, dims, a.op)
+    left = a.source.fold(dims, a.op)
     if len(a.shape) == n:  # keepdim, or topk
         return left._replace(shape=a.shape)
     kept = [dim for dim in range(-n, 0) if dim not in dims and dim + n not in dims]
-    return moved(left, a.shape, {dim: i - len(kept) for i, dim in enumerate(kept)})
+    return left.moved(a.shape, {dim: i - len(kept) for i, dim in enumerate(kept)})
 
 
-@rule("linear")
-def linear(a):
-    return fold(a.source, [-1], "a fully connected layer")._replace(shape=a.shape)
+@rule("batch_norm instance_norm group_norm layer_norm rms_norm")
+def normalization(a):
+    space = range(2, a.x.dim())
+    if a.op == "batch_norm":
+        return a.source.mixed([0, *space] if a.training else [], "statistics of the batch (training mode)")
+    if a.op == "instance_norm":
+        dims = space if a.use_input_stats else []
+    else:
+        dims = [1, *space] if a.op == "group_norm" else range(-len(a.normalized_shape), 0)
+    return a.source.mixed(dims, f"statistics of the image ({a.op.replace('_', ' ')})")
 
 
-@rule("mm", "bmm", "addmm", "baddbmm")
+@rule("mm bmm addmm baddbmm")
 def matrix_product(a):
     """(..., i, k) @ (..., k, j): sums over k. If i and j are both positions, each meets all of the other."""
     (*start, left, right), why = a.sources, "a matrix product (attention)"
-    left = left and fold(left, [-1], why)
-    right = right and fold(right, [-2, -1] if left and left.axes(-2) else [-2], why)
+    left = left and left.fold([-1], why)
+    right = right and right.fold([-2, -1] if left and left.axes(-2) else [-2], why)
     return joined([*start, left, right], a.shape)
 
 
-@rule("grid_sampler", "grid_sampler_2d", "deform_conv2d")
+@rule("grid_sampler grid_sampler_2d deform_conv2d")
 def free(a):
     """Reads any position of anything: an upper bound, where rows and columns do not separate."""
-    return joined([each and fold_all(each, "sampling at free positions") for each in a.sources], a.shape)
+    return joined([part and part.fold_all("sampling at free positions") for part in a.sources], a.shape)
 
 
-@rule("item", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "nonzero", "masked_select")
-def value(a):
+@rule("item _local_scalar_dense is_nonzero equal allclose nonzero masked_select")
+def looking(a):
     raise a.trace.unknown(f"{a.op!r}, which looks at values where a trace has only shapes")
+
+
+# Each value by itself. (Arithmetic needs no rule: torch tags it as pointwise.)
+each = (
+    "relu hardswish hardsigmoid hardtanh relu6 prelu elu selu celu rrelu silu gelu mish softplus log_sigmoid"
+)
+rule(each + " native_dropout")(lambda a: a.source)
+# Positions repeat with their dimension, as `Place` has it.
+rule("repeat")(lambda a: a.source._replace(shape=a.shape))
+# What is written over no longer counts, and what only takes another's shape depends on nothing.
+rule("copy fill zero")(lambda a: joined(a.sources[1:], a.x.shape))
+rule("zeros_like ones_like full_like empty_like rand_like randn_like")(lambda a: None)
+rule("new_empty new_zeros new_ones new_full")(lambda a: None)
+# All along one dimension is read.
+rule("softmax log_softmax _softmax _log_softmax _safe_softmax cumsum cumprod sort argsort")(
+    lambda a: a.source.mixed([a.dim], a.op)
+)
+rule("linear")(lambda a: a.source.fold([-1], "a fully connected layer")._replace(shape=a.shape))
 
 
 # ------------------------------------------------------------------ views: tensors that share memory
 
 
-@rule("view", "reshape", "flatten", "unflatten", "_unsafe_view", "squeeze", "unsqueeze", book=VIEWS)
+@rule("view reshape flatten unflatten _unsafe_view squeeze unsqueeze", VIEWS)
 def reshaping(a):
-    yield lambda base: reshaped(base, a.shape), lambda base, new: new and reshaped(new, a.x.shape)
+    yield lambda base: base.reshaped(a.shape), lambda base, new: new and new.reshaped(a.x.shape)
 
 
-@rule("contiguous", "to", "_to_copy", "type_as", "cpu", "cuda", "detach", "alias", book=VIEWS)
-@rule("clone", "lift_fresh", "channel_shuffle", "native_channel_shuffle", book=VIEWS)
+@rule("contiguous to _to_copy clone lift_fresh detach alias channel_shuffle native_channel_shuffle", VIEWS)
 def same(a):
     yield lambda base: base, lambda base, new: new
 
 
-@rule("expand", "expand_as", "broadcast_to", book=VIEWS)
+@rule("expand", VIEWS)
 def expanding(a):
     def backward(base, new):
-        raise a.trace.unknown(f"writing in place to the result of {a.op!r}")
+        raise a.trace.unknown("writing in place to the result of 'expand'")
 
     yield lambda base: base._replace(shape=a.shape), backward
 
 
-@rule("permute", "transpose", "t", book=VIEWS)
+@rule("permute transpose t", VIEWS)
 def permuting(a):
     """torch permutes a tensor of telling sizes, and so says the order itself."""
     n = a.x.dim()
-    sizes = a.run(torch.empty(*range(2, 2 + n), device="meta"), *a.args[1:]).shape
+    sizes = a.func(torch.empty(*range(2, 2 + n)), *a.args[1:], **a.kwargs).shape
     to = {size - 2 - n: i - n for i, size in enumerate(sizes)}
     back = {there: here for here, there in to.items()}
-    yield lambda base: moved(base, a.shape, to), lambda base, new: new and moved(new, a.x.shape, back)
+    yield lambda base: base.moved(a.shape, to), lambda base, new: new and new.moved(a.x.shape, back)
 
 
-@rule("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "tensor_split", book=VIEWS)
+@rule("slice select split split_with_sizes unbind", VIEWS)
 def slicing(a):
     """torch slices the numbers 0 .. n - 1, and so says which it takes."""
     dim, shape = a.dim % a.x.dim(), tuple(a.x.shape)
@@ -389,13 +334,13 @@ def slicing(a):
         index, gone = piece.flatten().numpy(), piece.dim() < len(shape)
 
         def forward(base, index=index, gone=gone):
-            taken = picked(base, dim, index)
-            return reshaped(taken, before + after) if gone and taken else taken
+            taken = base.picked(dim, index)
+            return taken.reshaped(before + after) if gone and taken else taken
 
         def backward(base, new, index=index):
             place, keep = np.full(n, NOWHERE), np.arange(n)
             place[index], keep[index] = np.arange(len(index)), NOWHERE
-            new = new and reshaped(new, (*before, len(index), *after))
-            return joined([part and picked(part, dim, at, 1) for part, at in [(base, keep), (new, place)]], shape)
+            new = new and new.reshaped((*before, len(index), *after))
+            return joined([base and base.picked(dim, keep, 1), new and new.picked(dim, place, 1)], shape)
 
         yield forward, backward

@@ -32,7 +32,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from utils.operations import RULES, VIEWS
-from utils.tracing import Map, Taps, Trace, UnknownOperation, Whole, gridded
+from utils.tracing import Map, Taps, Trace, UnknownOperation, Whole
 
 __all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
@@ -216,8 +216,8 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
     if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
         layout = layout._replace(shape=(*layout.shape, 1, 1))
-    layout, axes = gridded(layout)
-    if axes != (0, 1):
+    layout, axes = layout.gridded()
+    if axes != [0, 1]:
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
     return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)
 

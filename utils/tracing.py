@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 NOWHERE = -(2**31)  # a tap that reads nothing: a zero of the padding, a gap of a transposed convolution
 REARRANGED = "positions rearranged"  # why rows and columns are no longer told apart
@@ -98,12 +99,6 @@ def all_of(n: int) -> Taps:
     return Taps(np.arange(n)[None], n)
 
 
-@lru_cache(4096)
-def spread(n: int, count: int) -> Taps | None:
-    """Broadcasting along one axis: `count` positions read the only one, or each its own."""
-    return None if n == count else Taps(np.zeros(count, int), n)
-
-
 class Map:
     """A grid of size (rows, columns), and what it reads: edges (map, taps of rows, taps of columns).
 
@@ -119,6 +114,11 @@ class Map:
                 self.whole = Whole(trace.path, f"{why} over all {extent} of a {height} x {width} map")
         trace.maps.append(self)
 
+    def edge_from(self, size: Sequence[int]) -> tuple:
+        """The edge by which a map of `size` reads this one, which may have one position where it has many."""
+        pairs = zip(self.size, size, strict=True)
+        return (self, *(None if n == count else Taps(np.zeros(count, int), n) for n, count in pairs))
+
 
 # ------------------------------------------------------------------ where rows and columns lie in a tensor
 
@@ -127,7 +127,7 @@ class Place(NamedTuple):
     """Where one axis lies: index i of dimension `dim` (-1 is the last) is position `i // inner % size`."""
 
     dim: int
-    inner: int
+    inner: int = 1
 
 
 class Layout(NamedTuple):
@@ -145,101 +145,82 @@ class Layout(NamedTuple):
         """The axes (0 rows, 1 columns) that lie in dimension `dim`, counted from the last one, -1."""
         return [axis for axis in (0, 1) if self.places[axis] and self.places[axis].dim == dim]
 
+    def read_by(self, taps: Sequence, shape: Sequence[int], places: Sequence, why: str = "") -> "Layout":
+        """The layout of what reads this one by `taps` of rows and columns; None reads each its own."""
+        size = [len(along) if along else n for along, n in zip(taps, self.map.size, strict=True)]
+        places = tuple(place if n > 1 else None for place, n in zip(places, size, strict=True))
+        return Layout(Map(self.map.trace, size, [(self.map, *taps)], why), tuple(shape), places)
 
-def standard(grid: Map, shape: Sequence[int], axes: Sequence[int] = (0, 1)) -> Layout:
-    """The layout (..., H, W), or with `axes` = (1, 0) that of the transposed image."""
-    places = [Place(-2 + axes.index(axis), 1) if grid.size[axis] > 1 else None for axis in (0, 1)]
-    return Layout(grid, tuple(shape), tuple(places))
+    def fold(self, dims: Iterable[int], why: str = REARRANGED) -> "Layout":
+        """Let every index of the dimensions `dims` read all of them: mean, softmax, a matrix product, ..."""
+        axes = [axis for dim in dims for axis in self.axes(dim if dim < 0 else dim - len(self.shape))]
+        taps = [all_of(n) if axis in axes else None for axis, n in enumerate(self.map.size)]
+        return self.read_by(taps, self.shape, self.places, why) if axes else self
 
+    def fold_all(self, why: str = REARRANGED) -> "Layout":
+        return self.fold(range(len(self.shape)), why)
 
-def fold(layout: Layout, dims: Iterable[int], why: str) -> Layout:
-    """Let every index of the dimensions `dims` read all of them: mean, softmax, a matrix product, ..."""
-    folded = [axis for dim in dims for axis in layout.axes(dim if dim < 0 else dim - len(layout.shape))]
-    if not folded:
-        return layout
-    old, size, taps, places = layout.map, list(layout.map.size), [None, None], list(layout.places)
-    for axis in folded:
-        size[axis], taps[axis], places[axis] = 1, all_of(old.size[axis]), None
-    return Layout(Map(old.trace, size, [(old, *taps)], why), layout.shape, tuple(places))
+    def mixed(self, dims: Iterable[int], why: str) -> "Layout":
+        """Every index along `dims` reads all of them, and keeps its place."""
+        grid, size = self.fold(dims, why).map, self.map.size
+        return self if grid is self.map else self._replace(map=Map(grid.trace, size, [grid.edge_from(size)]))
 
+    def moved(self, shape: Sequence[int], to: dict[int, int]) -> "Layout":
+        """What lay in dimension `dim` lies in dimension `to[dim]`, counted from the last one, -1."""
+        places = [place and place._replace(dim=to[place.dim]) for place in self.places]
+        return Layout(self.map, tuple(shape), tuple(places))
 
-def fold_all(layout: Layout, why: str = REARRANGED) -> Layout:
-    return fold(layout, range(len(layout.shape)), why)
+    def reshaped(self, shape: Sequence[int]) -> "Layout":
+        """view, flatten, squeeze, ...: rows or columns that go whole into one dimension can be followed."""
+        places, shape = [None, None], tuple(shape)
+        for axis, place in enumerate(self.places):
+            if place:
+                inner = place.inner * prod(self.shape[place.dim :][1:])
+                outer = inner * self.map.size[axis]
+                for dim in range(-len(shape), 0):
+                    unit = prod(shape[dim:][1:])
+                    if inner % unit == 0 and unit * shape[dim] % outer == 0:
+                        places[axis] = Place(dim, inner // unit)
+                if not places[axis]:
+                    return self.fold_all()._replace(shape=shape)
+        return Layout(self.map, shape, tuple(places))
 
+    def picked(self, dim: int, index: np.ndarray, step: int | None = None) -> "Layout | None":
+        """Index i of dimension `dim` becomes what was at `index[i]`, or nothing: slices, flips, pads, ..."""
+        dim = dim if dim < 0 else dim - len(self.shape)
+        n, shape, places = self.shape[dim], list(self.shape), list(self.places)
+        if not n or not len(index):
+            return None
+        shape[dim], inside, axes = len(index), (index >= 0) & (index < n), self.axes(dim)
+        if np.array_equal(index, np.arange(n)):
+            return self
+        if not axes and not inside.all() and dim >= -2:  # an axis of length 1 is about to be padded
+            axes = [axis for axis in (dim + 2, -1 - dim) if not places[axis]][:1]
+        if len(axes) != 1:  # channels, or rows and columns in one dimension
+            return (self.fold_all() if axes else self)._replace(shape=tuple(shape))
+        (axis,), taps = axes, [None, None]
+        size, inner = self.map.size[axis], places[axis].inner if places[axis] else 1
+        reads = np.where(inside, index // inner % size, NOWHERE)
+        taps[axis], places[axis] = Taps(reads, size, step and Fraction(step)), Place(dim)
+        return self.read_by(taps, shape, places)
 
-def broadcast(grid: Map, size: Sequence[int]) -> tuple:
-    """The edge by which a map of `size` reads `grid`, which may have one position where it has many."""
-    return (grid, *map(spread, grid.size, size))
-
-
-def mixed(layout: Layout, dims: Iterable[int], why: str) -> Layout:
-    """Every index along `dims` reads all of them, and keeps its place."""
-    folded = fold(layout, dims, why)
-    size, edge = layout.map.size, broadcast(folded.map, layout.map.size)
-    return layout if folded is layout else layout._replace(map=Map(layout.map.trace, size, [edge]))
-
-
-def moved(layout: Layout, shape: Sequence[int], to: dict[int, int]) -> Layout:
-    """What lay in dimension `dim` lies in dimension `to[dim]`, counted from the last one, -1."""
-    places = [place and place._replace(dim=to[place.dim]) for place in layout.places]
-    return Layout(layout.map, tuple(shape), tuple(places))
-
-
-def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
-    """view, flatten, squeeze, ...: rows or columns that go whole into one dimension can be followed."""
-    places, shape = [None, None], tuple(shape)
-    for axis, place in enumerate(layout.places):
-        if place:
-            inner = place.inner * prod(layout.shape[place.dim :][1:])
-            outer = inner * layout.map.size[axis]
-            for dim in range(-len(shape), 0):
-                unit = prod(shape[dim:][1:])
-                if inner % unit == 0 and unit * shape[dim] % outer == 0:
-                    places[axis] = Place(dim, inner // unit)
-            if not places[axis]:
-                return fold_all(layout)._replace(shape=shape)
-    return Layout(layout.map, shape, tuple(places))
-
-
-def picked(layout: Layout, dim: int, index: np.ndarray, step: int | None = None) -> Layout | None:
-    """Index i of dimension `dim` becomes what was at `index[i]`, or nothing: slices, flips, pads, ..."""
-    dim = dim if dim < 0 else dim - len(layout.shape)
-    n, shape = layout.shape[dim], list(layout.shape)
-    if not n or not len(index):
-        return None
-    shape[dim], inside, axes = len(index), (index >= 0) & (index < n), layout.axes(dim)
-    if np.array_equal(index, np.arange(n)):
-        return layout
-    if len(axes) > 1:  # rows and columns in one dimension
-        layout, axes = fold_all(layout), []
-    elif not axes and not inside.all() and dim >= -2:  # an axis of length 1 is about to be padded
-        free = [axis for axis in (dim + 2, -1 - dim) if not layout.places[axis]]
-        axes = free[:1]
-    if not axes:
-        return layout._replace(shape=tuple(shape))
-    old, size, taps, places = layout.map, list(layout.map.size), [None, None], list(layout.places)
-    for axis in axes:
-        inner = places[axis].inner if places[axis] else 1
-        taps[axis] = Taps(
-            np.where(inside, index // inner % size[axis], NOWHERE), size[axis], step and Fraction(step)
-        )
-        size[axis], places[axis] = len(index), Place(dim, 1) if len(index) > 1 else None
-    return Layout(Map(old.trace, size, [(old, *taps)]), tuple(shape), tuple(places))
+    def gridded(self) -> tuple["Layout", list[int]]:
+        """The same as (..., H, W) with whole rows and columns, and which axis lies in which of the two."""
+        layout = self.fold(range(-len(self.shape), -2))
+        if max(len(layout.axes(-2)), len(layout.axes(-1))) > 1:
+            layout = layout.fold_all()
+        axes = [1, 0] if 0 in layout.axes(-1) or 1 in layout.axes(-2) else [0, 1]
+        taps, places = [None, None], [Place(axes[0] - 2), Place(axes[1] - 2)]
+        for axis, place in enumerate(layout.places):
+            n, size = layout.shape[places[axis].dim], layout.map.size[axis]
+            if n != size:
+                taps[axis] = Taps(np.arange(n) // (place.inner if place else 1) % size, size)
+        return layout.read_by(taps, layout.shape, places) if any(taps) else layout, axes
 
 
-def gridded(layout: Layout) -> tuple[Layout, tuple[int, int]]:
-    """The layout as (..., H, W) with whole rows and columns, and which axis lies in which of the two."""
-    layout = fold(layout, range(-len(layout.shape), -2), REARRANGED)
-    if max(len(layout.axes(-2)), len(layout.axes(-1))) > 1:
-        layout = fold_all(layout)
-    axes = (1, 0) if 0 in layout.axes(-1) or 1 in layout.axes(-2) else (0, 1)
-    old, size, taps = layout.map, [0, 0], [None, None]
-    for axis, n in zip(axes, layout.shape[-2:], strict=True):
-        place, size[axis] = layout.places[axis], n
-        if old.size[axis] != n:
-            taps[axis] = Taps(np.arange(n) // (place.inner if place else 1) % old.size[axis], old.size[axis])
-    grid = Map(old.trace, size, [(old, *taps)]) if any(taps) else old
-    return standard(grid, layout.shape, axes), axes
+def whole(grid: Map, shape: Sequence[int]) -> Layout:
+    """The layout (..., H, W)."""
+    return Layout(grid, tuple(shape), tuple(Place(i - 2) if grid.size[i] > 1 else None for i in (0, 1)))
 
 
 def joined(layouts: Iterable[Layout | None], shape: Sequence[int]) -> Layout | None:
@@ -248,25 +229,25 @@ def joined(layouts: Iterable[Layout | None], shape: Sequence[int]) -> Layout | N
     if not parts:
         return None
     if not agree(parts) and min(len(part.shape) for part in parts) >= 2:
-        parts = [gridded(part)[0] for part in parts]
+        parts = [part.gridded()[0] for part in parts]
     if not agree(parts):  # rows of one meet columns of another, say
-        parts = [parts[0], *map(fold_all, parts[1:])]
-    places = tuple(next((p for p in pair if p), None) for pair in zip(*(p.places for p in parts), strict=True))
+        parts = [parts[0], *(part.fold_all() for part in parts[1:])]
+    places = tuple(next(filter(None, each), None) for each in zip(*(p.places for p in parts), strict=True))
     size = [max(part.map.size[axis] for part in parts) for axis in (0, 1)]
     grids = list(dict.fromkeys(part.map for part in parts))
     if len(grids) > 1:
-        grids = [Map(grids[0].trace, size, [broadcast(grid, size) for grid in grids])]
+        grids = [Map(grids[0].trace, size, [grid.edge_from(size) for grid in grids])]
     return Layout(grids[0], tuple(shape), places)
 
 
 def agree(parts: list[Layout]) -> bool:
     """Do the rows of all parts lie in one place, their columns in another?"""
-    found = {(*p.places[axis], p.map.size[axis], axis) for p in parts for axis in (0, 1) if p.places[axis]}
-    rows, columns = ([each for each in found if each[3] == axis] for axis in (0, 1))
+    rows, columns = ({(*p.places[i], p.map.size[i]) for p in parts if p.places[i]} for i in (0, 1))
     if not rows or not columns:
-        return len(found) <= 1
-    (row_dim, row, n, _), (column_dim, column, m, _) = rows[0], columns[0]
-    return len(found) == 2 and (row_dim != column_dim or row * n <= column or column * m <= row)
+        return len(rows | columns) <= 1
+    (row_dim, row, n), (column_dim, column, m) = min(rows), min(columns)
+    apart = row_dim != column_dim or row * n <= column or column * m <= row
+    return len(rows) == len(columns) == 1 and apart
 
 
 # ------------------------------------------------------------------ the run
@@ -283,7 +264,7 @@ class Trace(TorchDispatchMode):
         super().__init__()
         self.model, self.rules, self.views = model, rules, views
         self.names = {module: name for name, module in model.named_modules()}
-        self.stack: list[nn.Module] = []
+        self.stack: list[str] = []
         self.ops: list[str] = []
         self.maps: list[Map] = []
         self.layers: list[tuple[str, str, tuple[int, ...], Map]] = []
@@ -293,38 +274,24 @@ class Trace(TorchDispatchMode):
         self.input = Map(self, shape[-2:])
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         dtype = next(floating, torch.get_default_dtype())
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]), untouched(model), self.named(), self:
+        entering = nn_module.register_module_forward_pre_hook(self.enter)  # for all modules: none is put on
+        leaving = nn_module.register_module_forward_hook(self.leave)  # the model itself
+        with entering, leaving, torch.inference_mode(), torch.random.fork_rng([]), untouched(model), self:
             x = torch.empty(shape, dtype=dtype, device="meta")
-            self.write(x, standard(self.input, shape))
+            self.write(x, whole(self.input, shape))
             out = model(x)
             self.output = out["out"] if isinstance(out, dict) and "out" in out else out
 
-    @contextmanager
-    def named(self):
-        """Follow which module is running, by hooks on all modules: none is put on the model itself."""
+    def enter(self, module, args) -> None:
+        self.stack.append(self.names.get(module, self.path))
 
-        def enter(module, args):
-            if module in self.names:
-                self.stack.append(module)
-
-        def leave(module, args, out):
-            if module in self.names:
-                self.stack.pop()
-
-        handles = [
-            nn_module.register_module_forward_pre_hook(enter),
-            nn_module.register_module_forward_hook(leave),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def leave(self, module, args, out) -> None:
+        self.stack.pop()
 
     @property
     def path(self) -> str:
         """The running module's path in the model, such as "encoder.1.norm"."""
-        return (self.names[self.stack[-1]] if self.stack else "") or type(self.model).__name__
+        return (self.stack[-1] if self.stack else "") or type(self.model).__name__
 
     def unknown(self, what: str) -> UnknownOperation:
         outer = f", part of {self.ops[0]!r}" if len(self.ops) > 1 else ""
@@ -420,7 +387,7 @@ class Trace(TorchDispatchMode):
                 raise self.unknown(f"{str(a.func)!r} with these arguments")
             self.write(out, layout and layout._replace(shape=tuple(out.shape)))
         grid = layout and len(layout.shape) == 4 and layout.map.size == layout.shape[2:]
-        if grid and layout == standard(layout.map, layout.shape):
+        if grid and layout == whole(layout.map, layout.shape):
             self.layers.append((self.path, a.op, layout.shape, layout.map))
         return a.out
 
@@ -451,18 +418,16 @@ class Call:
 
     @cached_property
     def out(self):
-        """The result on tensors without data."""
-        return self.x if self.in_place else self.run(*self.args)
+        """The result on tensors without data: everything is traced on the meta device."""
+        if self.in_place:
+            return self.x
+        args, kwargs = tree_map_only((Tensor, torch.device), dataless, (self.args, self.kwargs))
+        return self.func(*args, **kwargs)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the result, or of the first of several."""
         return tuple(next(tensors_of([self.out])).shape)
-
-    def run(self, *args):
-        """The operation on the shapes of `args` alone."""
-        kwargs = {key: dataless(value) for key, value in self.kwargs.items()}
-        return self.func(*map(dataless, args), **kwargs)
 
 
 @lru_cache(None)
@@ -482,13 +447,8 @@ def tensors_of(values: Iterable) -> Iterable[Tensor]:
             yield from tensors_of(value)
 
 
-def dataless(value):
-    """A tensor's shape without its data; also a device, since everything is traced on the meta device."""
-    if isinstance(value, Tensor):
-        return value if value.is_meta else value.to("meta")
-    if isinstance(value, list | tuple):
-        return type(value)(map(dataless, value))
-    return torch.device("meta") if isinstance(value, torch.device) else value
+def dataless(value: Tensor | torch.device) -> Tensor | torch.device:
+    return value.to("meta") if isinstance(value, Tensor) else torch.device("meta")
 
 
 def storage(tensor: Tensor) -> int:
