@@ -369,7 +369,7 @@ def space_to_depth(x):
 
 @pytest.mark.parametrize(
     ("layer", "name"),
-    [(Attention(4), "1"), (lambda x: space_to_depth(x), "1"), (lambda x: x.flatten(2)[..., 1:][..., None], "1")],
+    [(Attention(4), "1"), (space_to_depth, "1"), (lambda x: x.flatten(2)[..., 1:][..., None], "1")],
     ids=["attention in windows", "space to depth", "some tokens"],
 )
 def test_rearranged_positions_are_the_whole_image_and_say_so(layer, name):

@@ -65,7 +65,6 @@ def resized(op: str, n: int, count: int, scale: float | None, align_corners: boo
 
 # ------------------------------------------------------------------ rules
 
-
 RULES: dict[str, Callable] = {}
 VIEWS: dict[str, Callable] = {}
 
@@ -90,9 +89,8 @@ def local(layout: Layout, taps: Callable[[int, int], Taps], why: str, channels: 
     *images, depth, height, width = layout.shape
     edge = [taps(0, height), taps(1, width)]
     if min(map(len, edge)) < 1:
-        raise ValueError(
-            f"layer {layout.map.trace.path!r} shrinks its {height} x {width} map to nothing: enlarge the image"
-        )
+        name = layout.map.trace.stack[-1]
+        raise ValueError(f"layer {name!r} shrinks its {height} x {width} map to nothing: enlarge the image")
     shape = (*images, channels or depth, *map(len, edge))
     ordered = [edge[axis] for axis in axes]  # [1, 0], the transposed image, is its own inverse
     return layout.read_by(ordered, shape, [Place(axis - 2) for axis in axes], why)
@@ -101,7 +99,7 @@ def local(layout: Layout, taps: Callable[[int, int], Taps], why: str, channels: 
 def expect_channels(a: Call, expected: int) -> None:
     if a.source.shape[-3] != expected:
         raise ValueError(
-            f"layer {a.trace.path!r} expects {expected} channels but gets {a.source.shape[-3]}: "
+            f"layer {a.trace.stack[-1]!r} expects {expected} channels but gets {a.source.shape[-3]}: "
             "give receptive_field the (N, C, H, W) shape that the model is made for"
         )
 
@@ -117,10 +115,8 @@ def convolution(a):
     elif a.padding != "valid":
         ends = [(p, p) for p in pair(a.padding)]
 
-    def taps(i, n):
-        return window(n, kernel[i], stride[i], *ends[i], dilation[i])
-
-    return local(a.source, taps, "a kernel that reaches", filters)
+    options = list(zip(kernel, stride, *zip(*ends, strict=True), dilation, strict=True))
+    return local(a.source, lambda i, n: window(n, *options[i]), "a kernel that reaches", filters)
 
 
 @rule("conv_transpose2d")
@@ -135,15 +131,14 @@ def transposed_convolution(a):
 
 @rule("max_pool2d max_pool2d_with_indices avg_pool2d")
 def pooling(a):
-    kernel, padding = pair(a.kernel_size), pair(a.padding)
-    stride, dilation = pair(a.stride or kernel), pair(getattr(a, "dilation", 1))
-
-    def taps(i, n):
-        return window(n, kernel[i], stride[i], padding[i], padding[i], dilation[i], a.ceil_mode)
-
+    given = (a.kernel_size, a.stride or a.kernel_size, a.padding, a.padding, getattr(a, "dilation", 1))
+    options = list(zip(*map(pair, given), strict=True))
     if a.op == "max_pool2d_with_indices":
-        a.trace.windows[id(a.out[1])] = [taps(i, n) for i, n in enumerate(a.x.shape[-2:])]
-    return local(a.source, taps, "average pooling" if a.op == "avg_pool2d" else "max pooling")
+        a.trace.windows[id(a.out[1])] = [
+            window(n, *options[i], a.ceil_mode) for i, n in enumerate(a.x.shape[-2:])
+        ]
+    why = "average pooling" if a.op == "avg_pool2d" else "max pooling"
+    return local(a.source, lambda i, n: window(n, *options[i], a.ceil_mode), why)
 
 
 @rule("max_unpool2d")
@@ -152,8 +147,8 @@ def unpooling(a):
     windows = a.trace.windows.get(id(a.indices))
     if windows is None or tuple(a.output_size[-2:]) != tuple(taps.n_in for taps in windows):
         raise UnknownOperation(
-            f"layer {a.trace.path!r} unpools with other indices, or to another size, than a max pooling in "
-            "the module gave it: pass the pooling's own indices, and output_size = the size before the pooling"
+            f"layer {a.trace.stack[-1]!r} unpools with other indices, or to another size, than a max pooling "
+            "in the module gave it: pass its own indices, and output_size = the size before the pooling"
         )
     back = [Taps(taps.inverse, len(taps), taps.step and 1 / taps.step) for taps in windows]
     return local(joined(a.sources, a.x.shape), lambda i, n: back[i], "max unpooling")
@@ -221,7 +216,7 @@ def concatenation(a):
     dim = a.dim % len(out)
     if a.op == "stack":
         parts = [part and part.reshaped((*out[:dim], 1, *out[dim + 1 :])) for part in parts]
-    if dim - len(out) >= -2 and len(out) > 2 or any(part and part.axes(dim - len(out)) for part in parts):
+    if (dim - len(out) >= -2 and len(out) > 2) or any(part and part.axes(dim - len(out)) for part in parts):
         for i, tensor in enumerate(a.tensors):
             parts[i] = parts[i] and parts[i].picked(dim, np.arange(out[dim]) - start, 1)
             start += 1 if a.op == "stack" else tensor.shape[dim]
@@ -244,13 +239,13 @@ def reduction(a):
 
 @rule("batch_norm instance_norm group_norm layer_norm rms_norm")
 def normalization(a):
-    space = range(2, a.x.dim())
     if a.op == "batch_norm":
-        return a.source.mixed([0, *space] if a.training else [], "statistics of the batch (training mode)")
+        dims = [0, *range(2, a.x.dim())] if a.training else []
+        return a.source.mixed(dims, "statistics of the batch (training mode)")
     if a.op == "instance_norm":
-        dims = space if a.use_input_stats else []
+        dims = range(2, a.x.dim()) if a.use_input_stats else []
     else:
-        dims = [1, *space] if a.op == "group_norm" else range(-len(a.normalized_shape), 0)
+        dims = range(1, a.x.dim()) if a.op == "group_norm" else range(-len(a.normalized_shape), 0)
     return a.source.mixed(dims, f"statistics of the image ({a.op.replace('_', ' ')})")
 
 
@@ -266,7 +261,7 @@ def matrix_product(a):
 @rule("grid_sampler grid_sampler_2d deform_conv2d")
 def free(a):
     """Reads any position of anything: an upper bound, where rows and columns do not separate."""
-    return joined([part and part.fold_all("sampling at free positions") for part in a.sources], a.shape)
+    return joined([part and part.fold(why="sampling at free positions") for part in a.sources], a.shape)
 
 
 @rule("item _local_scalar_dense is_nonzero equal allclose nonzero masked_select")

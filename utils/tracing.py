@@ -78,14 +78,16 @@ class Taps:
 
         0 if no shift does; None if there is nothing to move, every output position reading the same.
         """
-        if self.n_in == 1 or len(self) == 1 or self.reads_all:
-            return self._step if self.n_in > 1 and not self.reads_all else None
-        for shift in range(1, len(self) // 2 + 1 if self._step is None else 0):  # seen at least twice
+        if self.n_in == 1 or self.reads_all:
+            return None
+        if self._step or len(self) == 1:
+            return self._step
+        for shift in range(1, len(self) // 2 + 1):  # seen at least twice
             both = self.inside[shift:] & self.inside[:-shift]
             moved = (self.index[shift:] - self.index[:-shift])[both]
             if moved.size and (moved == moved[0]).all():
                 return Fraction(int(moved[0]), shift) if moved[0] else None
-        return self._step or Fraction(0)
+        return Fraction(0)
 
     @cached_property
     def reads_all(self) -> bool:
@@ -111,7 +113,7 @@ class Map:
             axes = zip(("rows", "columns"), pair, strict=True)
             if extent := " and ".join(name for name, taps in axes if taps and taps.reads_all):
                 height, width = source.size
-                self.whole = Whole(trace.path, f"{why} over all {extent} of a {height} x {width} map")
+                self.whole = Whole(trace.stack[-1], f"{why} over all {extent} of a {height} x {width} map")
         trace.maps.append(self)
 
     def edge_from(self, size: Sequence[int]) -> tuple:
@@ -151,14 +153,12 @@ class Layout(NamedTuple):
         places = tuple(place if n > 1 else None for place, n in zip(places, size, strict=True))
         return Layout(Map(self.map.trace, size, [(self.map, *taps)], why), tuple(shape), places)
 
-    def fold(self, dims: Iterable[int], why: str = REARRANGED) -> "Layout":
-        """Let every index of the dimensions `dims` read all of them: mean, softmax, a matrix product, ..."""
-        axes = [axis for dim in dims for axis in self.axes(dim if dim < 0 else dim - len(self.shape))]
+    def fold(self, dims: Iterable[int] | None = None, why: str = REARRANGED) -> "Layout":
+        """Let every index of the dimensions `dims`, or of all, read all of them: mean, matrix product, ..."""
+        n = len(self.shape)
+        axes = [axis for dim in (range(n) if dims is None else dims) for axis in self.axes(dim % n - n)]
         taps = [all_of(n) if axis in axes else None for axis, n in enumerate(self.map.size)]
         return self.read_by(taps, self.shape, self.places, why) if axes else self
-
-    def fold_all(self, why: str = REARRANGED) -> "Layout":
-        return self.fold(range(len(self.shape)), why)
 
     def mixed(self, dims: Iterable[int], why: str) -> "Layout":
         """Every index along `dims` reads all of them, and keeps its place."""
@@ -182,7 +182,7 @@ class Layout(NamedTuple):
                     if inner % unit == 0 and unit * shape[dim] % outer == 0:
                         places[axis] = Place(dim, inner // unit)
                 if not places[axis]:
-                    return self.fold_all()._replace(shape=shape)
+                    return self.fold()._replace(shape=shape)
         return Layout(self.map, shape, tuple(places))
 
     def picked(self, dim: int, index: np.ndarray, step: int | None = None) -> "Layout | None":
@@ -197,7 +197,7 @@ class Layout(NamedTuple):
         if not axes and not inside.all() and dim >= -2:  # an axis of length 1 is about to be padded
             axes = [axis for axis in (dim + 2, -1 - dim) if not places[axis]][:1]
         if len(axes) != 1:  # channels, or rows and columns in one dimension
-            return (self.fold_all() if axes else self)._replace(shape=tuple(shape))
+            return (self.fold() if axes else self)._replace(shape=tuple(shape))
         (axis,), taps = axes, [None, None]
         size, inner = self.map.size[axis], places[axis].inner if places[axis] else 1
         reads = np.where(inside, index // inner % size, NOWHERE)
@@ -208,7 +208,7 @@ class Layout(NamedTuple):
         """The same as (..., H, W) with whole rows and columns, and which axis lies in which of the two."""
         layout = self.fold(range(-len(self.shape), -2))
         if max(len(layout.axes(-2)), len(layout.axes(-1))) > 1:
-            layout = layout.fold_all()
+            layout = layout.fold()
         axes = [1, 0] if 0 in layout.axes(-1) or 1 in layout.axes(-2) else [0, 1]
         taps, places = [None, None], [Place(axes[0] - 2), Place(axes[1] - 2)]
         for axis, place in enumerate(layout.places):
@@ -231,7 +231,7 @@ def joined(layouts: Iterable[Layout | None], shape: Sequence[int]) -> Layout | N
     if not agree(parts) and min(len(part.shape) for part in parts) >= 2:
         parts = [part.gridded()[0] for part in parts]
     if not agree(parts):  # rows of one meet columns of another, say
-        parts = [parts[0], *(part.fold_all() for part in parts[1:])]
+        parts = [parts[0], *(part.fold() for part in parts[1:])]
     places = tuple(next(filter(None, each), None) for each in zip(*(p.places for p in parts), strict=True))
     size = [max(part.map.size[axis] for part in parts) for axis in (0, 1)]
     grids = list(dict.fromkeys(part.map for part in parts))
@@ -262,12 +262,10 @@ class Trace(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, shape: tuple[int, int, int, int], rules: dict, views: dict):
         super().__init__()
-        self.model, self.rules, self.views = model, rules, views
+        self.rules, self.views, self.maps, self.layers = rules, views, [], []
         self.names = {module: name for name, module in model.named_modules()}
-        self.stack: list[str] = []
-        self.ops: list[str] = []
-        self.maps: list[Map] = []
-        self.layers: list[tuple[str, str, tuple[int, ...], Map]] = []
+        self.names[model] = type(model).__name__
+        self.stack, self.ops = [self.names[model]], []  # the modules and the operations that are running
         self.known: dict[int, SimpleNamespace] = {}  # by id, with the tensor, to keep it alive
         self.windows: dict[int, list[Taps]] = {}  # id of a max pooling's indices: the taps of its windows
         self.own: dict[int, Tensor] = {}  # storages that the run itself allocated, which it may write to
@@ -283,21 +281,16 @@ class Trace(TorchDispatchMode):
             self.output = out["out"] if isinstance(out, dict) and "out" in out else out
 
     def enter(self, module, args) -> None:
-        self.stack.append(self.names.get(module, self.path))
+        self.stack.append(self.names.get(module, self.stack[-1]))
 
     def leave(self, module, args, out) -> None:
         self.stack.pop()
 
-    @property
-    def path(self) -> str:
-        """The running module's path in the model, such as "encoder.1.norm"."""
-        return (self.stack[-1] if self.stack else "") or type(self.model).__name__
-
     def unknown(self, what: str) -> UnknownOperation:
         outer = f", part of {self.ops[0]!r}" if len(self.ops) > 1 else ""
         return UnknownOperation(
-            f"receptive_field has no rule for {what}{outer} (in layer {self.path!r}): write that layer with "
-            "operations it knows, or add a rule beside the others in utils/operations.py"
+            f"receptive_field has no rule for {what}{outer} (in layer {self.stack[-1]!r}): write that layer "
+            "with operations it knows, or add a rule beside the others in utils/operations.py"
         )
 
     def read(self, tensor: Tensor | None) -> Layout | None:
@@ -358,9 +351,8 @@ class Trace(TorchDispatchMode):
         for out, (forward, backward) in zip(tensors_of([a.out]), self.views[a.op](a), strict=True):
             if out is a.x:
                 continue
-            entry = SimpleNamespace(tensor=out, base=a.x, forward=forward, backward=backward, seen=None)
-            entry.layout = None
-            self.known[id(out)] = entry
+            entry = self.known[id(out)] = SimpleNamespace(tensor=out, base=a.x, seen=None, layout=None)
+            entry.forward, entry.backward = forward, backward
             self.read(out)
             if out.is_meta and a.x.is_meta and storage(out) != storage(a.x):  # a reshape that had to copy
                 entry.base = None
@@ -388,7 +380,7 @@ class Trace(TorchDispatchMode):
             self.write(out, layout and layout._replace(shape=tuple(out.shape)))
         grid = layout and len(layout.shape) == 4 and layout.map.size == layout.shape[2:]
         if grid and layout == whole(layout.map, layout.shape):
-            self.layers.append((self.path, a.op, layout.shape, layout.map))
+            self.layers.append((self.stack[-1], a.op, layout.shape, layout.map))
         return a.out
 
 
@@ -404,7 +396,7 @@ class Call:
         vars(self).update(zip(names, args, strict=False), **kwargs)
         self.trace, self.func, self.args, self.kwargs = trace, func, args, kwargs
         self.op, self.in_place = op.removesuffix("_"), op.endswith("_")
-        self.x = args[0] if args else None
+        self.x = next(iter(args), None)
         self.tensors = list(tensors_of([*args, *kwargs.values()]))
         self.sources = [trace.read(tensor) for tensor in self.tensors]
 
@@ -460,11 +452,10 @@ def untouched(model: nn.Module):
     """Put back what the module's code notes on itself, such as a table cached for the size of the image."""
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     books = [book for m in modules for book in (vars(m), m._parameters, m._buffers, m._modules)]
-    saved = [dict(book) for book in books]
+    saved = [(book, dict(book)) for book in books]
     try:
         yield
     finally:
-        for book, old in zip(books, saved, strict=True):
-            for key in set(book) - set(old):
-                del book[key]
+        for book, old in saved:
+            book.clear()
             book.update(old)
