@@ -505,6 +505,20 @@ def test_writing_through_views_is_followed():
         assert seen[row, col] == expected
 
 
+def test_a_copy_is_written_to_alone():
+    def forward(x):
+        canvas = torch.zeros(1, 1, 8, 8)
+        canvas[:] = x
+        canvas.clone().zero_()
+        rows = torch.tensor(list(range(8)))
+        rows += 1
+        return canvas[:, :, rows % 8]
+
+    rf = receptive_field(Calls(forward), (1, 1, 8, 8))
+    assert [rf.box(row, 3) for row in (0, 7)] == [(1, 3, 2, 4), (0, 3, 1, 4)]
+    assert rf.mask(0, 3).sum() == 1
+
+
 def test_filling_with_what_depends_on_the_image_is_followed():
     rf = receptive_field(Calls(lambda x: x.new_zeros(1, 1, 8, 8).fill_(x.mean())), (1, 1, 8, 8))
     assert rf.mask(0, 0).all()

@@ -114,7 +114,6 @@ def convolution(a):
         ends = [(t // 2, t - t // 2) for t in total]
     elif a.padding != "valid":
         ends = [(p, p) for p in pair(a.padding)]
-
     options = list(zip(kernel, stride, *zip(*ends, strict=True), dilation, strict=True))
     return local(a.source, lambda i, n: window(n, *options[i]), "a kernel that reaches", filters)
 
@@ -212,7 +211,7 @@ def indexing(a):
 @rule("cat stack")
 def concatenation(a):
     """Along channels all are read; along rows or columns, each where it lies."""
-    out, parts, start = a.shape, a.sources, 0
+    out, parts, start = a.shape, list(a.sources), 0
     dim = a.dim % len(out)
     if a.op == "stack":
         parts = [part and part.reshaped((*out[:dim], 1, *out[dim + 1 :])) for part in parts]
@@ -274,8 +273,10 @@ each = (
     "relu hardswish hardsigmoid hardtanh relu6 prelu elu selu celu rrelu silu gelu mish softplus log_sigmoid"
 )
 rule(each + " native_dropout")(lambda a: a.source)
-# Positions repeat with their dimension, as `Place` has it.
-rule("repeat")(lambda a: a.source._replace(shape=a.shape))
+# The same again; positions repeat with their dimension, as `Place` has it.
+rule("clone _to_copy channel_shuffle native_channel_shuffle repeat")(
+    lambda a: a.source._replace(shape=a.shape)
+)
 # What is written over no longer counts, and what only takes another's shape depends on nothing.
 rule("copy fill zero")(lambda a: joined(a.sources[1:], a.x.shape))
 rule("zeros_like ones_like full_like empty_like rand_like randn_like")(lambda a: None)
@@ -290,12 +291,12 @@ rule("linear")(lambda a: a.source.fold([-1], "a fully connected layer")._replace
 # ------------------------------------------------------------------ views: tensors that share memory
 
 
-@rule("view reshape flatten unflatten _unsafe_view squeeze unsqueeze", VIEWS)
+@rule("view _unsafe_view _reshape_alias squeeze unsqueeze", VIEWS)
 def reshaping(a):
     yield lambda base: base.reshaped(a.shape), lambda base, new: new and new.reshaped(a.x.shape)
 
 
-@rule("contiguous to _to_copy clone lift_fresh detach alias channel_shuffle native_channel_shuffle", VIEWS)
+@rule("detach alias lift_fresh", VIEWS)
 def same(a):
     yield lambda base: base, lambda base, new: new
 

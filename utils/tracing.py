@@ -155,7 +155,7 @@ class Layout(NamedTuple):
 
     def fold(self, dims: Iterable[int] | None = None, why: str = REARRANGED) -> "Layout":
         """Let every index of the dimensions `dims`, or of all, read all of them: mean, matrix product, ..."""
-        n = len(self.shape)
+        n = max(len(self.shape), 1)
         axes = [axis for dim in (range(n) if dims is None else dims) for axis in self.axes(dim % n - n)]
         taps = [all_of(n) if axis in axes else None for axis, n in enumerate(self.map.size)]
         return self.read_by(taps, self.shape, self.places, why) if axes else self
@@ -333,7 +333,7 @@ class Trace(TorchDispatchMode):
         """What does not depend on the image is computed, as far as there is data."""
         if a.in_place and storage(a.x) not in self.own:
             return a.x  # perhaps the model's own counter: left alone
-        if any(x.is_meta for x in a.tensors) or hasattr(a, "running_mean"):  # which it would write to
+        if any(x.is_meta for x in a.tensors) or {"running_mean", "out"} & vars(a).keys():  # also written to
             return a.out
         out, given = a.func(*a.args, **a.kwargs), set(map(storage, a.tensors))
         self.own.update((storage(x), x) for x in tensors_of([out]) if storage(x) not in given)
@@ -345,17 +345,18 @@ class Trace(TorchDispatchMode):
         A rule gives, for each tensor that results, how its layout follows from that of its base, and how the
         base's changes when it is written to: forward(base) and backward(base, new).
         """
-        if a.in_place and a.op != "detach":
+        if a.op == "lift_fresh":  # what torch.tensor has just made
+            self.own[storage(a.x)] = a.x
+            return a.x
+        if a.in_place:
+            if a.op == "detach":
+                return a.x
             raise self.unknown(f"{a.op + '_'!r}, which changes the shape of a tensor in place")
         a.out = a.out if any(a.sources) or a.x.is_meta else a.func(*a.args, **a.kwargs)
         for out, (forward, backward) in zip(tensors_of([a.out]), self.views[a.op](a), strict=True):
-            if out is a.x:
-                continue
             entry = self.known[id(out)] = SimpleNamespace(tensor=out, base=a.x, seen=None, layout=None)
             entry.forward, entry.backward = forward, backward
             self.read(out)
-            if out.is_meta and a.x.is_meta and storage(out) != storage(a.x):  # a reshape that had to copy
-                entry.base = None
         return a.out
 
     def apply(self, a: "Call"):
@@ -379,7 +380,7 @@ class Trace(TorchDispatchMode):
                 raise self.unknown(f"{str(a.func)!r} with these arguments")
             self.write(out, layout and layout._replace(shape=tuple(out.shape)))
         grid = layout and len(layout.shape) == 4 and layout.map.size == layout.shape[2:]
-        if grid and layout == whole(layout.map, layout.shape):
+        if grid and a.op not in ("clone", "_to_copy") and layout == whole(layout.map, layout.shape):
             self.layers.append((self.stack[-1], a.op, layout.shape, layout.map))
         return a.out
 
@@ -395,7 +396,7 @@ class Call:
         vars(self).update(defaults)
         vars(self).update(zip(names, args, strict=False), **kwargs)
         self.trace, self.func, self.args, self.kwargs = trace, func, args, kwargs
-        self.op, self.in_place = op.removesuffix("_"), op.endswith("_")
+        self.op, self.in_place = op.removesuffix("_"), op.endswith("_") and func._schema.is_mutable
         self.x = next(iter(args), None)
         self.tensors = list(tensors_of([*args, *kwargs.values()]))
         self.sources = [trace.read(tensor) for tensor in self.tensors]
@@ -413,7 +414,8 @@ class Call:
         """The result on tensors without data: everything is traced on the meta device."""
         if self.in_place:
             return self.x
-        args, kwargs = tree_map_only((Tensor, torch.device), dataless, (self.args, self.kwargs))
+        args, kwargs = tree_map_only(Tensor, lambda x: x.to("meta"), (self.args, self.kwargs))
+        args, kwargs = tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
         return self.func(*args, **kwargs)
 
     @property
@@ -437,10 +439,6 @@ def tensors_of(values: Iterable) -> Iterable[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from tensors_of(value)
-
-
-def dataless(value: Tensor | torch.device) -> Tensor | torch.device:
-    return value.to("meta") if isinstance(value, Tensor) else torch.device("meta")
 
 
 def storage(tensor: Tensor) -> int:
