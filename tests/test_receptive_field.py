@@ -350,8 +350,8 @@ class ChannelNorm(nn.LayerNorm):
 
 LOCAL = [
     nn.BatchNorm2d(4).eval(), nn.InstanceNorm2d(4, track_running_stats=True).eval(), nn.Dropout2d().train(),
+    nn.Dropout().train(), nn.Dropout(inplace=True).train(), nn.AlphaDropout().train(), nn.LogSigmoid(),
     nn.Softmax(1), nn.PReLU(), nn.GELU(), nn.Hardswish(inplace=True), nn.ChannelShuffle(2), ChannelNorm(4),
-    nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2)),
 ]  # fmt: skip
 
 
@@ -362,13 +362,46 @@ def test_pointwise_layers_keep_the_patch(layer):
     assert rf.whole_image == []
 
 
-def test_attention_in_windows_stays_in_its_window():
-    rf = receptive_field(nn.Sequential(conv(1, 4, 1, 0), Attention(4)), (1, 1, 16, 12))
-    for row, col in np.ndindex(16, 12):
-        expected = np.zeros((16, 12), bool)
-        expected[row // 4 * 4 : row // 4 * 4 + 4, col // 4 * 4 : col // 4 * 4 + 4] = True
-        np.testing.assert_array_equal(rf.mask(row, col), expected)
+def space_to_depth(x):
+    n, c, h, w = x.shape
+    return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, c * 4, h // 2, w // 2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(Attention(4), "1"), (space_to_depth, "1"), (lambda x: x.flatten(2)[..., 1:][..., None], "1")],
+    ids=["attention in windows", "space to depth", "some tokens"],
+)
+def test_rearranged_positions_are_the_whole_image_and_say_so(layer, name):
+    layer = layer if isinstance(layer, nn.Module) else Calls(layer)
+    rf = receptive_field(nn.Sequential(conv(1, 4, 1, 0), layer), (1, 1, 16, 12))
+    assert rf.whole_image == [(name, "positions rearranged over all rows and columns of a 16 x 12 map")]
+    assert all(rf.mask(row, col).all() for row, col in np.ndindex(*rf.output_shape[2:]))
+
+
+def test_the_channels_of_a_layer_share_one_field():
+    """So what was put into channels, each with its own place, comes back as one block."""
+    rf = receptive_field(nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2)), (1, 1, 12, 12))
+    assert rf.box(7, 6) == (6, 6, 8, 8)
     assert rf.whole_image == []
+
+
+def test_tokens_and_channels_last_are_followed():
+    """A block of a transformer without attention, and one that attends along rows alone."""
+
+    def forward(x):
+        n, c, h, w = x.shape
+        tokens = nn.functional.layer_norm(x.flatten(2).transpose(1, 2), (c,)).repeat(1, 1, 2).chunk(2, -1)[0]
+        x = tokens.reshape(n, h, w, c).permute(0, 3, 1, 2)
+        lines = x.permute(0, 2, 3, 1).reshape(n * h, w, c)
+        lines = (lines @ lines.transpose(1, 2)).softmax(-1) @ lines
+        return lines.view(n, h, w, c).permute(0, 3, 1, 2)
+
+    rf = receptive_field(nn.Sequential(conv(1, 4), Calls(forward)), (1, 1, 8, 9))
+    assert rf.box(4, 5) == (3, 0, 6, 9)
+    assert {reason for _, reason in rf.whole_image} == {
+        "a matrix product (attention) over all columns of a 8 x 9 map"
+    }
 
 
 @pytest.mark.parametrize(
@@ -472,6 +505,26 @@ def test_writing_through_views_is_followed():
         assert seen[row, col] == expected
 
 
+def test_a_copy_is_written_to_alone():
+    def forward(x):
+        canvas = torch.zeros(1, 1, 8, 8)
+        canvas[:] = x
+        canvas.clone().zero_()
+        rows = torch.tensor(list(range(8)))
+        rows += 1
+        return canvas[:, :, rows % 8]
+
+    rf = receptive_field(Calls(forward), (1, 1, 8, 8))
+    assert [rf.box(row, 3) for row in (0, 7)] == [(1, 3, 2, 4), (0, 3, 1, 4)]
+    assert rf.mask(0, 3).sum() == 1
+
+
+def test_filling_with_what_depends_on_the_image_is_followed():
+    rf = receptive_field(Calls(lambda x: x.new_zeros(1, 1, 8, 8).fill_(x.mean())), (1, 1, 8, 8))
+    assert rf.mask(0, 0).all()
+    assert rf.whole_image[0].reason == "mean over all rows and columns of a 8 x 8 map"
+
+
 def test_writing_through_detached_and_flattened_views_is_followed():
     def forward(x):
         y = x * 1
@@ -557,9 +610,14 @@ class Calls(nn.Module):
         (lambda x: x[x > 0], "no rule"),
         (lambda x: (x * 1).unsqueeze_(0)[0], "changes the shape of a tensor in place"),
         (lambda x: x.mean((2, 3), keepdim=True).expand(1, 1, 8, 8).add_(x), "in place"),
+        (lambda x: x.new_zeros(8, 8).diagonal().copy_(x[0, 0, 0]), "the view 'diagonal'"),
+        (lambda x: x.roll(1), "end of a row"),
     ],
-    ids=["fft", "data-dependent branch", "predicted weights", "cdist", "mask", "unsqueeze_", "expanded"],
-)
+    ids=[
+        "fft", "data-dependent branch", "predicted weights", "cdist", "mask", "unsqueeze_", "expanded",
+        "diagonal", "roll",
+    ],
+)  # fmt: skip
 def test_an_unknown_operation_is_named(function, message):
     with pytest.raises(UnknownOperation, match=message):
         receptive_field(nn.Sequential(conv(1, 1), Calls(function)), (1, 1, 8, 8))

@@ -4,23 +4,22 @@
     rf.box(row, col), rf.mask(row, col), rf.stride, rf.layers, rf.whole_image
 
 1. **Trace** (`utils.tracing`). The module runs once, unmodified, on tensors that have a shape and no data.
-2. **Taps** (`utils.rules`, `utils.layouts`, `utils.taps`). Each operation says what it reads, for rows and
-   columns apart: one table of indices per axis.
+2. **Taps** (`utils.operations`). Each operation says what it reads: one table of indices for rows, one for
+   columns.
 3. **Propagate** (here). From the output back to the input, every row of every layer collects the set of
    output rows that it influences, and every column the set of output columns. Read the other way round, the
    same tables hold the field of each output pixel, in the input and in every layer between.
 
 Rows and columns can be kept apart because a local layer reads a rectangle, full or with holes: a set of rows
 times a set of columns. Where branches meet, a field is the *union* of such products: a 1x7 convolution beside
-a 7x1 makes a plus, which no single product describes. Araujo et al. 2019, "Computing receptive fields of
-convolutional neural networks" (Distill), derive the sizes of known networks by hand.
+a 7x1 makes a plus. Araujo et al. 2019, "Computing receptive fields of convolutional neural networks"
+(Distill), derive the sizes of known networks by hand.
 
 The answer is structural: what *can* influence a pixel, for some weights and some image. It is exact, save for
 upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling
-at free positions (`grid_sample`, deformable convolution) counts as reading the whole map, a cumulative sum as
-reading its whole line, and so does rearranging positions into something that no longer has rows and columns
-(an image plus its transpose, tokens of positions joined by a class token). All but the first are listed in
-`whole_image`.
+at free positions (`grid_sample`) counts as reading the whole map, a cumulative sum as reading its whole line,
+and so does rearranging positions into something that no longer has rows and columns (windows of a
+transformer, tokens joined by a class token). All but the first are listed in `whole_image`.
 """
 
 from fractions import Fraction
@@ -31,10 +30,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from utils.layouts import Map, Whole, gridded
-from utils.rules import UnknownOperation
-from utils.taps import Taps
-from utils.tracing import Trace
+from utils.operations import RULES, VIEWS
+from utils.tracing import Map, Taps, Trace, UnknownOperation, Whole
 
 __all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
@@ -146,23 +143,10 @@ class ReceptiveField(Layer):
     def __init__(self, trace: Trace, shape: tuple[int, int, int, int], output: Map, output_shape: tuple):
         terms = propagate(trace.maps, output)
         super().__init__("input", "input", shape, output_shape, terms[trace.input])
-        self.layers = [
-            Layer(*layer, output_shape, terms[grid]) for *layer, grid in trace.layers if terms.get(grid)
-        ]
-        self._maps, self._output = [grid for grid in trace.maps if terms.get(grid)], output
-        self.whole_image = list(dict.fromkeys(grid.whole for grid in self._maps if grid.whole))
-
-    @cached_property
-    def stride(self) -> tuple[int, int]:
-        return tuple(pixels for pixels, _ in self._period)
-
-    @cached_property
-    def step(self) -> tuple[int, int]:
-        return tuple(moved for _, moved in self._period)
-
-    @cached_property
-    def _period(self) -> list[tuple[int, int]]:
-        return [repeat(self._maps, self._output, axis) for axis in (0, 1)]
+        self.layers = [Layer(*layer, output_shape, terms[at]) for *layer, at in trace.layers if terms[at]]
+        used = [grid for grid in trace.maps if terms[grid]]
+        self.whole_image = list(dict.fromkeys(grid.whole for grid in used if grid.whole))
+        self.stride, self.step = zip(*(repeat(used, output, axis) for axis in (0, 1)), strict=True)
 
     def tables(self) -> dict:
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
@@ -173,24 +157,25 @@ class ReceptiveField(Layer):
 
         The first layer is the input. Layers with the same fields share their axes.
         """
-        axes: dict[int, tuple[int, Axis]] = {}
-
-        def number(axis: Axis) -> int:
-            return axes.setdefault(id(axis), (len(axes), axis))[0]
-
-        layers = []
-        for layer in [self, *self.layers]:
-            terms = [[number(rows), number(cols)] for rows, cols in layer.terms]
-            layers.append({"name": layer.name, "op": layer.op, "shape": list(layer.shape), "terms": terms})
-        runs = [axis.runs for _, axis in axes.values()]
-        small = all(table.max(initial=0) < 2**16 for pair in runs for table in pair)
+        layers = [self, *self.layers]
+        axes = list(dict.fromkeys(axis for layer in layers for term in layer.terms for axis in term))
+        number = {axis: i for i, axis in enumerate(axes)}
+        small = all(table.max(initial=0) < 2**16 for axis in axes for table in axis.runs)
         kind = np.uint16 if small else np.uint32
         return {
             "input": list(self.shape),
             "output": list(self.output_shape),
             "stride": list(self.stride),
-            "axes": [{"offset": offset.astype(kind), "runs": run.astype(kind)} for offset, run in runs],
-            "layers": layers,
+            "axes": [{"offset": a.runs[0].astype(kind), "runs": a.runs[1].astype(kind)} for a in axes],
+            "layers": [
+                {
+                    "name": layer.name,
+                    "op": layer.op,
+                    "shape": list(layer.shape),
+                    "terms": [[number[rows], number[cols]] for rows, cols in layer.terms],
+                }
+                for layer in layers
+            ],
         }
 
 
@@ -207,7 +192,7 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
-    trace = Trace(model, tuple(shape))
+    trace = Trace(model, tuple(shape), RULES, VIEWS)
     if not isinstance(trace.output, Tensor):
         raise TypeError(
             f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
@@ -216,10 +201,10 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     layout = trace.read(trace.output)
     if layout is None:
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
-    if not any(layout.dims) and len(layout.shape) < 3:  # (N, classes): one position
-        layout = layout._replace(shape=(*layout.shape, 1, 1), dims=(*layout.dims, (), ()))
-    layout, axes = gridded(trace, layout)
-    if axes != (0, 1):
+    if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
+        layout = layout._replace(shape=(*layout.shape, 1, 1))
+    layout, axes = layout.gridded()
+    if axes != [0, 1]:
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
     return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)
 
@@ -227,32 +212,27 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
 def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]]:
     """For each map, the pairs (rows, columns) whose union is what each position of it influences."""
     known: dict[tuple, Axis] = {}  # equal axes are one object, so that a square network costs half
+    done: dict[tuple, Axis] = {}
 
     def unique(bits: np.ndarray, n_out: int) -> Axis:
         return known.setdefault((n_out, len(bits), bits.tobytes()), Axis(bits, n_out))
 
-    done: dict[tuple, tuple] = {}
-
     def pulled(axis: Axis, taps: Taps | None) -> Axis:
         """What the positions of a layer's input influence: all that their readers do."""
-        if taps is None:
-            return axis
-        key = id(axis), id(taps)
-        if key not in done:
+        if taps and (axis, taps) not in done:
             bits = np.concatenate([axis.bits, np.zeros_like(axis.bits[:1])])  # the last: no reader
-            readers = taps.inverse.T
-            reached = bits[readers[0]]
-            for reader in readers[1:]:
+            reached = bits[taps.inverse[:, 0]]
+            for reader in taps.inverse.T[1:]:
                 reached |= bits[reader]
-            done[key] = unique(reached, axis.n_out)
-        return done[key]
+            done[axis, taps] = unique(reached, axis.n_out)
+        return done[axis, taps] if taps else axis
 
-    terms = {output: [tuple(unique(identity(n), n) for n in output.size)]}
+    terms = {grid: [] for grid in maps}
+    terms[output] = [tuple(unique(identity(n), n) for n in output.size)]
     for grid in reversed(maps):
-        terms[grid] = undominated(terms.get(grid, []))
-        for source, row_taps, col_taps in grid.edges:
-            through = [(pulled(rows, row_taps), pulled(cols, col_taps)) for rows, cols in terms[grid]]
-            terms[source] = terms.get(source, []) + through
+        terms[grid] = undominated(terms[grid])
+        for source, *taps in grid.edges:
+            terms[source] = terms[source] + [tuple(map(pulled, term, taps)) for term in terms[grid]]
     return terms
 
 
@@ -280,10 +260,9 @@ def undominated(terms: list[tuple[Axis, Axis]]) -> list[tuple[Axis, Axis]]:
 def repeat(maps: list[Map], output: Map, axis: int) -> tuple[int, int]:
     """Input pixels after which the pattern of fields repeats, and how many output pixels further on.
 
-    Strides multiply, branches meet at a multiple, and each map gets the least (shift of the input, shift of
-    the map) that leaves its pattern as it was.
+    Strides multiply, branches meet at a multiple. None for a map whose positions are all alike.
     """
-    shifts: dict[Map, tuple[int, int] | None] = {maps[0]: (1, 1)}
+    shifts: dict[Map, tuple[int, int] | None] = {maps[0]: (1, 1)}  # (of the input, of the map)
     never = maps[0].size[axis], output.size[axis]
     for grid in maps[1:]:
         options = []
@@ -291,7 +270,7 @@ def repeat(maps: list[Map], output: Map, axis: int) -> tuple[int, int]:
             step = Fraction(1) if taps[axis] is None else taps[axis].step
             if step == 0:
                 return never
-            if shifts.get(source) and step:  # else: the same everywhere
+            if shifts.get(source) and step:
                 pixels, moved = shifts[source]
                 unit = lcm(moved, step.numerator)
                 options.append((pixels * unit // moved, int(unit / step)))
