@@ -370,7 +370,7 @@ class Trace(TorchDispatchMode):
         if a.op in self.rules:
             layout = self.rules[a.op](a)
         elif torch.Tag.pointwise in a.func.tags:
-            layout = joined(a.sources, torch.broadcast_shapes(*(x.shape for x in a.tensors)))
+            layout = joined(a.sources, np.broadcast_shapes(*(x.shape for x in a.tensors)))
         elif not any(any(each.places) for each in a.sources if each):
             layout = joined(a.sources, a.shape)  # one position: whatever it does, it reads no other
         else:
