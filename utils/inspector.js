@@ -132,7 +132,7 @@ class Panel {
     this.sheet = element("canvas", options);
     this.stack = element("div", { className: "patch-stack" }, this.canvas, this.sheet);
     this.caption = element("figcaption");
-    this.figure = element("figure", {}, this.caption, this.stack);
+    this.figure = element("figure", {}, this.stack, this.caption);
   }
 
   paint({ height, width, rgb }, share = 1) {

@@ -19,13 +19,14 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
+from IPython.display import display
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import nn
 
-from utils.patches import WholeImageError, careful, effective_field, prove, score_map
+from utils.patches import WholeImageError, careful, influence, prove, score_map
 from utils.plots import MARK, colours, outline
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -123,18 +124,19 @@ class Inspector(anywidget.AnyWidget):
         known, classes = self._known[name], self._classes[name]
         known.field.box(row, col)  # an error for a pixel outside
         best = int(known.scores[0, :, row, col].argmax())
+        image = known.image.clone().requires_grad_()  # proof and effective field from one pass
         try:
-            proof = prove(known.model, known.image, known.field, known.scores, row, col)
+            proof = prove(known.model, image, known.field, known.scores, row, col)
         except WholeImageError as error:
-            cut, said = (0, 0, *known.image.shape[-2:]), f"No proof: {error}"
-            heat = effective_field(known.model, known.image, row, col, best)
+            cut, said = (0, 0, *image.shape[-2:]), f"No proof: {error}"
+            heat = influence(score_map(careful(known.model), image)[0, best, row, col], image)
         else:
-            cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best]
+            cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
             said = (
                 f"Proof: the score of {classes[best]} is {full:.2f} from the full image and {alone:.2f} from "
-                f"the patch alone; no score differs by more than {proof.max_abs_difference:.0e}."
+                f"the patch alone; the largest difference of any score is {proof.max_abs_difference:.1g}."
             )
-            heat = effective_field(known.model, proof.patch, *proof.pixel, best)
+            heat = influence(proof.patch_scores[best], proof.patch)
         heat = heat.cpu().numpy()
         view = self._image[0, :, cut[0] : cut[2], cut[1] : cut[3]]
         return {
@@ -189,16 +191,20 @@ class Inspector(anywidget.AnyWidget):
                 axis.set(xticks=[], yticks=[])
         return figure
 
-    def _repr_mimebundle_(self, **options):
-        """The widget, and beside it a picture and its description, for where no kernel runs."""
-        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        said = self.describe()
-        still = {"image/png": b64encode(self._png()).decode(), "text/plain": said}
-        return data | still, metadata | {"image/png": {"alt": said}}
+    __repr__ = describe  # what is left of the widget where only text can be shown
 
-    def _png(self):
-        png = BytesIO()
-        self.figure().savefig(png, format="png", dpi=80)
+    def _ipython_display_(self):
+        """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
+        said = self.describe()
+        still = {"image/png": self._png("Run this cell to choose pixels yourself."), "text/plain": said}
+        display(still, metadata={"image/png": {"alt": said}}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
+    def _png(self, note=""):
+        png, figure = BytesIO(), self.figure()
+        figure.supxlabel(note, fontsize=9)
+        figure.savefig(png, format="png", dpi=100)
         return png.getvalue()
 
     def to_html(self, path):
