@@ -68,9 +68,12 @@ CLICK = """async (places) => {
   const times = [];
   for (const [row, col] of places) {
     const start = performance.now();
+    fire("pointerdown", row, col);
     fire("click", row, col);
-    while (!document.querySelector(".patch-answer").textContent.includes(`pixel (${row}, ${col}). Proof`))
+    while (!document.querySelector(".patch-answer").textContent.includes(`pixel (${row}, ${col}). Proof`)) {
+      if (performance.now() - start > 5000) throw new Error("no answer to a click");
       await new Promise((done) => setTimeout(done));
+    }
     times.push((await shown()) - start);
   }
   return times;
@@ -97,7 +100,10 @@ def main():
         page.expose_function("kernel", kernel)
         page.goto(page_file.as_uri())
         page.wait_for_selector(".patch-output")
-        run = lambda script, places: page.evaluate(script.replace("TOOLS", TOOLS), places)
+
+        def run(script, places):
+            return page.evaluate(script.replace("TOOLS", TOOLS), places)
+
         rows = []
         run(HOVER, hovers[:20]), run(CLICK, clicks[:2])  # what is slow only the first time
         for delay in (0, 200):

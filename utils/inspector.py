@@ -138,10 +138,8 @@ class Inspector(anywidget.AnyWidget):
             )
             heat = influence(proof.patch_scores[best], proof.patch)
         heat = heat.cpu().numpy()
-        view = self._image[0, :, cut[0] : cut[2], cut[1] : cut[3]]
         return {
             "cut": [*cut],
-            "patch": _picture(_pixels(view)),
             "heat": _picture(np.rint(255 * colormaps["inferno"](heat**0.5)[..., :3]).astype(np.uint8)),
             "said": said,
             "effective": effective(heat),
