@@ -26,7 +26,7 @@ def image(height=64, width=80):
 
 
 def dilated():
-    """With holes: 5 x 5 pixels of 17 x 17, and a 3 x 3 layer between."""
+    """With holes: 9 x 9 pixels of 17 x 17, and a 3 x 3 layer between."""
     layers = nn.Conv2d(1, 4, 3, padding=2, dilation=2), nn.Conv2d(4, 3, 3, padding=6, dilation=6)
     return nn.Sequential(*layers).eval()
 
@@ -172,6 +172,12 @@ def test_smaller_and_strided_outputs_are_answered(inspector, network):
     assert "error" not in answer and "Proof" in answer["said"]
 
 
+def test_a_score_that_nothing_moves_is_said():
+    dead = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
+    nn.init.constant_(dead[0].bias, -9)
+    assert "No pixel moves this score" in ask(Inspector(image(), {"dead": dead}), "dead", 3, 4)["effective"]
+
+
 def test_whole_image_networks_say_which_layer(inspector):
     answer = ask(inspector, "global", 3, 4)
     assert "No proof" in answer["said"] and "layer 'deep': average pooling" in answer["said"]
@@ -203,6 +209,11 @@ def test_figure_shows_the_pixel_asked_for(networks):
         field.bottom - field.top,
         80 - field.left,
     )
+
+
+def test_figure_counts_the_pixels_of_a_field_with_holes():
+    left, _ = Inspector(image(), {"holes": dilated()}).figure().axes
+    assert left.get_title() == "input: 81 of 17 x 17 pixels are seen"
 
 
 def test_one_page_that_needs_nothing_else(inspector, tmp_path):

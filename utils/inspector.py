@@ -175,12 +175,12 @@ class Inspector(anywidget.AnyWidget):
             at = _pixel(known, row, col)
             box, mask = known.field.box(*at), known.field.mask(*at)
             left.imshow(_pixels(self._image[0]))
+            seen = f"{box.bottom - box.top} x {box.right - box.left}"
             if mask.sum() < (box.bottom - box.top) * (box.right - box.left):
+                seen = f"{mask.sum()} of {seen}"
                 left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.9), 0), interpolation="nearest")
             outline(left, *box)
-            left.set_title(
-                f"input: {box.bottom - box.top} x {box.right - box.left} pixels are seen", fontsize=10
-            )
+            left.set_title(f"input: {seen} pixels are seen", fontsize=10)
             right.imshow(self._prediction(name), interpolation="nearest")
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec="white", mew=4)
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec=MARK, mew=2)
@@ -278,9 +278,11 @@ def class_names(name, classes, known):
 
 def effective(heat):
     """In words: how few pixels make up most of the effective field."""
+    if not heat.any():
+        return "No pixel moves this score: its gradient is 0 everywhere."
     falling = np.sort(heat, axis=None)[::-1].cumsum()
-    half, most = (100 * (np.searchsorted(falling, part * falling[-1]) + 1) / heat.size for part in (0.5, 0.9))
-    return f"Half of the influence comes from {half:.2g}% of these pixels, nine tenths from {most:.2g}%."
+    half, most = (np.searchsorted(falling, part * falling[-1]) + 1 for part in (0.5, 0.9))
+    return f"Half of the influence comes from {half} of these {heat.size} pixels, nine tenths from {most}."
 
 
 def _pixel(known, row, col):
