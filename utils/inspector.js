@@ -75,7 +75,8 @@ class Network {
   // Bytes red, green, blue of each pixel: its class's colour; grey where there is one score.
   prediction() {
     const plane = this.height * this.width;
-    const [low, high] = this.scores.reduce(([a, b], score) => [Math.min(a, score), Math.max(b, score)], [0, 0]);
+    const low = this.scores.reduce((a, b) => Math.min(a, b));
+    const high = this.scores.reduce((a, b) => Math.max(a, b));
     const palette = this.colours.map((colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
     const bytes = new Uint8Array(3 * plane);
     for (let i = 0; i < plane; i++) {

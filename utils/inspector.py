@@ -21,9 +21,9 @@ import torch
 import traitlets
 from IPython.display import display
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import nn
 
 from utils.patches import WholeImageError, careful, influence, prove, score_map
@@ -72,14 +72,9 @@ class Inspector(anywidget.AnyWidget):
             raise ValueError(f"networks is {networks!r}, expected a dict such as {{'U-Net': network}}.")
         self._known = {name: examined(name, model, self._image) for name, model in networks.items()}
         self._classes = {name: class_names(name, classes, each) for name, each in self._known.items()}
-        pixels = _pixels(self._image[0])
-        super().__init__(
-            contents={
-                "live": True,
-                "image": _picture(pixels),
-                "networks": [self._described(name) for name in self._known],
-            }
-        )
+        contents = {"live": True, "image": _picture(_pixels(self._image[0]))}
+        contents["networks"] = [self._described(name) for name in self._known]
+        super().__init__(contents=contents)
         self.observe(self._reply, "request")
 
     def _described(self, name):
@@ -152,13 +147,12 @@ class Inspector(anywidget.AnyWidget):
             at = _pixel(known, row, col)
             box, scores, classes = known.field.box(*at), known.scores[0, :, *at], self._classes[name]
             best = int(scores.argmax())
-            patch = (
-                f"sees rows {box.top} to {box.bottom - 1} and columns {box.left} to {box.right - 1} of the "
-                f"{' x '.join(map(str, known.image.shape[-2:]))} image"
-            )
+            height, width = known.image.shape[-2:]
             whole = "".join(f", because of layer {w.layer} ({w.reason})" for w in known.field.whole_image[:1])
             said.append(
-                f"{name}: output pixel {at}, {classes[best]} (score {scores[best]:.2f}), {patch}{whole}."
+                f"{name}: output pixel {at}, {classes[best]} (score {scores[best]:.2f}), sees rows {box.top} "
+                f"to {box.bottom - 1} and columns {box.left} to {box.right - 1} of the {height} x {width} "
+                f"image{whole}."
             )
         return " ".join(said)
 
@@ -168,8 +162,7 @@ class Inspector(anywidget.AnyWidget):
         Args:
             row, col: an output pixel; by default the one in the middle.
         """
-        figure = Figure(figsize=(7, 3.6 * len(self._known)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(7, 3.8 * len(self._known)), layout="constrained")
         axes = figure.subplots(len(self._known), 2, squeeze=False)
         for (left, right), (name, known) in zip(axes, self._known.items(), strict=True):
             at = _pixel(known, row, col)
@@ -185,6 +178,10 @@ class Inspector(anywidget.AnyWidget):
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec="white", mew=4)
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec=MARK, mew=2)
             right.set_title(f"{name}: pixel {at}", fontsize=10)
+            names = self._classes[name]
+            if len(names) > 1:
+                keys = [Patch(facecolor=c, edgecolor="black") for c in colours(names)]
+                right.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8)
             for axis in (left, right):
                 axis.set(xticks=[], yticks=[])
         return figure
@@ -209,14 +206,14 @@ class Inspector(anywidget.AnyWidget):
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
         path = Path(path)
         state = {"contents": self.contents | {"live": False}, "answer": {}, "request": {}}
-        page = Template((HERE / "inspector.html").read_text(encoding="utf-8")).substitute(
+        files = [HERE / f"inspector.{kind}" for kind in ("html", "css", "js")]
+        page, css, esm = (file.read_text(encoding="utf-8") for file in files)
+        page = Template(page).substitute(
             title=html.escape(", ".join(self._known)),
-            css=(HERE / "inspector.css").read_text(encoding="utf-8"),
+            css=css,
             png=b64encode(self._png()).decode(),
             alt=html.escape(self.describe()),
-            esm=(HERE / "inspector.js")
-            .read_text(encoding="utf-8")
-            .replace("export default", "const widget ="),
+            esm=esm.replace("export default", "const widget ="),
             state=json.dumps(state).replace("</", "<\\/"),
         )
         part = path.with_name(f"{path.name}.part")  # whole or not at all
@@ -231,15 +228,11 @@ def checked_image(image):
     image = torch.as_tensor(image).detach()
     shape = tuple(image.shape)
     if len(shape) not in (2, 3, 4) or 0 in shape or (len(shape) == 4 and shape[0] != 1):
-        raise ValueError(
-            f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W); take one image."
-        )
+        raise ValueError(f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W).")
     if len(shape) == 3 and shape[-1] in (3, 4) and shape[0] not in (1, 3, 4):
         raise ValueError(f"image has shape {shape}, expected (C, H, W); turn it with image.permute(2, 0, 1).")
     if not image.is_floating_point():
-        raise ValueError(
-            f"image has values of type {image.dtype}, expected floats in [0, 1]; divide bytes by 255."
-        )
+        raise ValueError(f"image has type {image.dtype}, expected floats in [0, 1]; divide bytes by 255.")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # not a number fails too
         raise ValueError(f"image has values from {low:g} to {high:g}, expected [0, 1]; rescale it.")
