@@ -90,7 +90,9 @@ def main():
         inspector.request = json.loads(request)
         return json.dumps(inspector.answer)
 
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        return print("The inspector was not measured: no Chromium on this machine.")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page_file = Path(folder) / "page.html"
         inspector.to_html(page_file)
