@@ -1,4 +1,7 @@
-"""The inspector in a real JupyterLab: two in one notebook, hover, keys, click, and a saved notebook again."""
+"""The inspector in a real JupyterLab: where the notebook, its kernel and its theme have a say.
+
+One server and one browser for all tests; each opens a notebook of its own.
+"""
 
 import json
 import os
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_inspector import contrast
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.xdist_group("browser")
@@ -21,20 +25,20 @@ from utils.models import PatchNet, a_trous
 torch.manual_seed(0)
 image, network = torch.rand(48, 48), a_trous(PatchNet(17, width=4, hidden=8)).eval()"""
 SHOW = "Inspector(image, {'patch CNN': network})"
+SAID = "patch CNN: output pixel (16, 16)"
 IDLE = """() => {
     const panel = window.jupyterapp?.shell?.currentWidget;
     const kernel = panel?.sessionContext?.session?.kernel;
     return kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }"""
 
+SHUTDOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => true)"
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab of its own, with a notebook of two inspectors."""
+    """The address and the folder of a JupyterLab of its own."""
     folder = tmp_path_factory.mktemp("lab")
-    cells = [nbformat.v4.new_code_cell(source, id=f"cell{k}") for k, source in enumerate([MAKE, SHOW, SHOW])]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "two.ipynb")
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
@@ -44,14 +48,10 @@ def lab(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=", "--ServerApp.ip=127.0.0.1"]
-    options += [
-        "--LabApp.expose_app_in_browser=True",
-        f"--ServerApp.port={port}",
-        f"--ServerApp.root_dir={folder}",
-    ]
+    options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.port={port}"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
+            [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder}"],
             env=os.environ | own | {"PYTHONPATH": str(ROOT)},
             cwd=folder,
             stdout=log,
@@ -66,10 +66,33 @@ def lab(tmp_path_factory):
             except OSError:
                 assert server.poll() is None, (folder / "log").read_text()
                 time.sleep(0.5)
-        yield address
+        yield address, folder
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture
+def notebook(lab, chromium, request):
+    """notebook(inspectors) opens a new notebook with so many of them, and runs it."""
+    (address, folder), name = lab, f"{request.node.name}.ipynb"
+    page = chromium.new_page(viewport={"width": 1200, "height": 1600})
+    page.set_default_timeout(20_000)
+
+    def open_and_run(inspectors=1):
+        sources = [MAKE] + [SHOW] * inspectors
+        cells = [nbformat.v4.new_code_cell(source, id=f"cell{k}") for k, source in enumerate(sources)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / name)
+        page.goto(f"{address}/lab/tree/{name}?reset")
+        ready(page)
+        run_all(page)
+        page.wait_for_function("n => document.querySelectorAll('.patch-output').length === n", arg=inspectors)
+        return page
+
+    yield open_and_run
+    page.evaluate(SHUTDOWN)  # each takes memory
+    page.close()
 
 
 def ready(page):
@@ -79,23 +102,29 @@ def ready(page):
 
 
 def run_all(page):
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_function("document.querySelectorAll('.patch-output').length === 2")
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
 
 
-@pytest.fixture
-def notebook(lab, chromium):
-    page = chromium.new_page(viewport={"width": 1200, "height": 1600})
-    page.set_default_timeout(20_000)
-    page.goto(f"{lab}/lab/tree/two.ipynb?reset")
+def save(page, path):
+    """Wait for the file, in which every inspector has a picture and a widget."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:save'); }")
+    for _ in range(40):
+        saved = nbformat.read(path, 4)
+        if saved.cells[-1].outputs:
+            return saved
+        time.sleep(0.25)
+    raise AssertionError("the notebook was not saved")
+
+
+def reopen(page):
+    """As after a new start of everything: no kernel remembers the widget."""
+    page.evaluate(SHUTDOWN)
+    page.goto(page.url.split("?")[0] + "?reset")
     ready(page)
-    yield page
-    page.close()
 
 
 def test_two_inspectors_in_one_notebook(notebook):
-    page = notebook
-    run_all(page)
+    page = notebook(inspectors=2)
     first, second = (page.locator(".patch-inspector:has(> .patch-readout)").nth(k) for k in (0, 1))
     first.locator(".patch-output").hover(position={"x": 40, "y": 40})
     said = [one.locator(".patch-readout").inner_text() for one in (first, second)]
@@ -111,24 +140,55 @@ def test_two_inspectors_in_one_notebook(notebook):
     assert first.locator(".patch-answer").inner_text() == ""
     first.locator(".patch-output").click(position={"x": 40, "y": 40})
     first.get_by_text("from the patch alone").wait_for()
+    assert page.locator(".jp-RenderedImage:visible").count() == 0  # the widgets stand in for the pictures
 
 
-def test_a_saved_notebook_holds_a_picture_and_runs_again(notebook, lab):
-    page = notebook
+def test_after_a_restart_it_says_what_to_do_and_lives_again(notebook):
+    page = notebook()
+    page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => true)"
+    )
+    page.wait_for_function(IDLE)
+    page.locator(".patch-output").hover(position={"x": 5, "y": 5})
+    assert page.locator(".patch-readout").inner_text().startswith("Pixel (0, 0)")  # needs no kernel
+    page.locator(".patch-output").click()
+    page.get_by_text("After a restart, run the cell again.").wait_for()
     run_all(page)
-    page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:save'); }")
-    for _ in range(60):
-        with urllib.request.urlopen(f"{lab}/api/contents/two.ipynb", timeout=10) as reply:
-            saved = json.load(reply)["content"]["cells"]
-        if saved[1]["outputs"]:
-            break
-        time.sleep(0.5)
-    for cell in saved[1:]:
-        (output,) = cell["outputs"]
-        assert len(output["data"]["image/png"]) > 5000
-        assert "patch CNN: output pixel (16, 16)" in "".join(output["data"]["text/plain"])
-    page.reload()
-    ready(page)
+    page.locator(".patch-output").click()
+    page.get_by_text("from the patch alone").wait_for()
+
+
+def test_a_saved_notebook_shows_its_picture_until_it_is_run(notebook, lab, request):
+    page, path = notebook(), lab[1] / f"{request.node.name}.ipynb"
+    saved = save(page, path)
+    reopen(page)
+    page.get_by_text("model not found").wait_for()
+    picture = page.locator(".jp-RenderedImage img")
+    assert picture.bounding_box()["width"] > 400 and picture.bounding_box()["height"] > 200
+
+    saved.cells[1].source += "  # changed elsewhere, so not trusted here"
+    nbformat.write(saved, path)
+    reopen(page)
+    page.get_by_text("changed elsewhere").wait_for()
+    assert picture.bounding_box()["width"] > 400
+    assert SAID in page.locator(".jp-RenderedText").last.inner_text()
+    assert page.get_by_text("model not found").count() == 0
+
     run_all(page)
-    page.locator(".patch-output").first.click(position={"x": 40, "y": 40})
-    page.get_by_text("from the patch alone").first.wait_for()
+    page.locator(".patch-output").click()
+    page.get_by_text("from the patch alone").wait_for()
+    assert page.locator(".jp-RenderedImage:visible").count() == 0
+
+
+def test_both_themes_leave_text_readable(notebook):
+    page = notebook()
+    page.locator(".patch-output").click()
+    page.get_by_text("from the patch alone").wait_for()
+    change = (
+        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => true)"
+    )
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        page.evaluate(change, theme)
+        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+        for part in ["readout p", "answer p", "panels figcaption", "buttons button", "slider"]:
+            assert contrast(page.locator(f".patch-{part}").first) >= 4.5, (theme, part)  # WCAG 2, level AA

@@ -19,7 +19,10 @@ function element(tag, { on = {}, data = {}, ...properties } = {}, ...children) {
 }
 
 function unpack(text, Kind) {
-  return new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return new Kind(bytes.buffer);
 }
 
 const clamp = (value, count) => Math.min(Math.max(value, 0), count - 1);
@@ -72,7 +75,8 @@ class Network {
   // Bytes red, green, blue of each pixel: its class's colour; grey where there is one score.
   prediction() {
     const plane = this.height * this.width;
-    const [low, high] = this.scores.reduce(([a, b], score) => [Math.min(a, score), Math.max(b, score)], [0, 0]);
+    const low = this.scores.reduce((a, b) => Math.min(a, b));
+    const high = this.scores.reduce((a, b) => Math.max(a, b));
     const palette = this.colours.map((colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
     const bytes = new Uint8Array(3 * plane);
     for (let i = 0; i < plane; i++) {
@@ -132,7 +136,7 @@ class Panel {
     this.sheet = element("canvas", options);
     this.stack = element("div", { className: "patch-stack" }, this.canvas, this.sheet);
     this.caption = element("figcaption");
-    this.figure = element("figure", {}, this.caption, this.stack);
+    this.figure = element("figure", {}, this.stack, this.caption);
   }
 
   paint({ height, width, rgb }, share = 1) {
@@ -142,7 +146,9 @@ class Panel {
     if (!rgb) return;
     const picture = new ImageData(width, height);
     const bytes = typeof rgb === "string" ? unpack(rgb, Uint8Array) : rgb;
-    for (let i = 0; i < height * width; i++) picture.data.set([bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], 255], 4 * i);
+    picture.data.fill(255); // opaque
+    for (let i = 0; i < height * width; i++)
+      for (let k = 0; k < 3; k++) picture.data[4 * i + k] = bytes[3 * i + k];
     this.canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
@@ -367,7 +373,8 @@ function render({ model, el }) {
     const [top, left, bottom, right] = got.cut;
     patch.caption.textContent = `The patch: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}`;
     heat.caption.textContent = "Effective field: brighter pixels move the score more";
-    patch.paint(got.patch);
+    patch.paint({ height: bottom - top, width: right - left });
+    patch.canvas.getContext("2d").drawImage(input.canvas, -left, -top);
     heat.paint(got.heat);
     answer.replaceChildren(
       ...words.map((text) => element("p", { textContent: text })),
@@ -411,10 +418,7 @@ function render({ model, el }) {
     };
     panel.sheet.addEventListener("pointermove", point);
     panel.sheet.addEventListener("pointerdown", point);
-    panel.sheet.addEventListener("click", (event) => {
-      point(event);
-      (event.shiftKey ? togglePin : ask)();
-    });
+    panel.sheet.addEventListener("click", (event) => (event.shiftKey ? togglePin : ask)());
   }
   slider.addEventListener("input", () => show(Number(slider.value)));
 

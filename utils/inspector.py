@@ -19,13 +19,14 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
+from IPython.display import display
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import nn
 
-from utils.patches import WholeImageError, careful, effective_field, prove, score_map
+from utils.patches import WholeImageError, careful, influence, prove, score_map
 from utils.plots import MARK, colours, outline
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -71,14 +72,9 @@ class Inspector(anywidget.AnyWidget):
             raise ValueError(f"networks is {networks!r}, expected a dict such as {{'U-Net': network}}.")
         self._known = {name: examined(name, model, self._image) for name, model in networks.items()}
         self._classes = {name: class_names(name, classes, each) for name, each in self._known.items()}
-        pixels = _pixels(self._image[0])
-        super().__init__(
-            contents={
-                "live": True,
-                "image": _picture(pixels),
-                "networks": [self._described(name) for name in self._known],
-            }
-        )
+        contents = {"live": True, "image": _picture(_pixels(self._image[0]))}
+        contents["networks"] = [self._described(name) for name in self._known]
+        super().__init__(contents=contents)
         self.observe(self._reply, "request")
 
     def _described(self, name):
@@ -123,23 +119,22 @@ class Inspector(anywidget.AnyWidget):
         known, classes = self._known[name], self._classes[name]
         known.field.box(row, col)  # an error for a pixel outside
         best = int(known.scores[0, :, row, col].argmax())
+        image = known.image.clone().requires_grad_()  # proof and effective field from one pass
         try:
-            proof = prove(known.model, known.image, known.field, known.scores, row, col)
+            proof = prove(known.model, image, known.field, known.scores, row, col)
         except WholeImageError as error:
-            cut, said = (0, 0, *known.image.shape[-2:]), f"No proof: {error}"
-            heat = effective_field(known.model, known.image, row, col, best)
+            cut, said = (0, 0, *image.shape[-2:]), f"No proof: {error}"
+            heat = influence(score_map(careful(known.model), image)[0, best, row, col], image)
         else:
-            cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best]
+            cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
             said = (
                 f"Proof: the score of {classes[best]} is {full:.2f} from the full image and {alone:.2f} from "
-                f"the patch alone; no score differs by more than {proof.max_abs_difference:.0e}."
+                f"the patch alone; the largest difference of any score is {proof.max_abs_difference:.1g}."
             )
-            heat = effective_field(known.model, proof.patch, *proof.pixel, best)
+            heat = influence(proof.patch_scores[best], proof.patch)
         heat = heat.cpu().numpy()
-        view = self._image[0, :, cut[0] : cut[2], cut[1] : cut[3]]
         return {
             "cut": [*cut],
-            "patch": _picture(_pixels(view)),
             "heat": _picture(np.rint(255 * colormaps["inferno"](heat**0.5)[..., :3]).astype(np.uint8)),
             "said": said,
             "effective": effective(heat),
@@ -152,13 +147,12 @@ class Inspector(anywidget.AnyWidget):
             at = _pixel(known, row, col)
             box, scores, classes = known.field.box(*at), known.scores[0, :, *at], self._classes[name]
             best = int(scores.argmax())
-            patch = (
-                f"sees rows {box.top} to {box.bottom - 1} and columns {box.left} to {box.right - 1} of the "
-                f"{' x '.join(map(str, known.image.shape[-2:]))} image"
-            )
+            height, width = known.image.shape[-2:]
             whole = "".join(f", because of layer {w.layer} ({w.reason})" for w in known.field.whole_image[:1])
             said.append(
-                f"{name}: output pixel {at}, {classes[best]} (score {scores[best]:.2f}), {patch}{whole}."
+                f"{name}: output pixel {at}, {classes[best]} (score {scores[best]:.2f}), sees rows {box.top} "
+                f"to {box.bottom - 1} and columns {box.left} to {box.right - 1} of the {height} x {width} "
+                f"image{whole}."
             )
         return " ".join(said)
 
@@ -168,51 +162,58 @@ class Inspector(anywidget.AnyWidget):
         Args:
             row, col: an output pixel; by default the one in the middle.
         """
-        figure = Figure(figsize=(7, 3.6 * len(self._known)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(7, 3.8 * len(self._known)), layout="constrained")
         axes = figure.subplots(len(self._known), 2, squeeze=False)
         for (left, right), (name, known) in zip(axes, self._known.items(), strict=True):
             at = _pixel(known, row, col)
             box, mask = known.field.box(*at), known.field.mask(*at)
             left.imshow(_pixels(self._image[0]))
+            seen = f"{box.bottom - box.top} x {box.right - box.left}"
             if mask.sum() < (box.bottom - box.top) * (box.right - box.left):
+                seen = f"{mask.sum()} of {seen}"
                 left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.9), 0), interpolation="nearest")
             outline(left, *box)
-            left.set_title(
-                f"input: {box.bottom - box.top} x {box.right - box.left} pixels are seen", fontsize=10
-            )
+            left.set_title(f"input: {seen} pixels are seen", fontsize=10)
             right.imshow(self._prediction(name), interpolation="nearest")
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec="white", mew=4)
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec=MARK, mew=2)
             right.set_title(f"{name}: pixel {at}", fontsize=10)
+            names = self._classes[name]
+            if len(names) > 1:
+                keys = [Patch(facecolor=c, edgecolor="black") for c in colours(names)]
+                right.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8)
             for axis in (left, right):
                 axis.set(xticks=[], yticks=[])
         return figure
 
-    def _repr_mimebundle_(self, **options):
-        """The widget, and beside it a picture and its description, for where no kernel runs."""
-        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        said = self.describe()
-        still = {"image/png": b64encode(self._png()).decode(), "text/plain": said}
-        return data | still, metadata | {"image/png": {"alt": said}}
+    __repr__ = describe  # what is left of the widget where only text can be shown
 
-    def _png(self):
-        png = BytesIO()
-        self.figure().savefig(png, format="png", dpi=80)
+    def _ipython_display_(self):
+        """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
+        said = self.describe()
+        still = {"image/png": self._png("Run this cell to choose pixels yourself."), "text/plain": said}
+        display(still, metadata={"image/png": {"alt": said}}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
+    def _png(self, note=""):
+        png, figure = BytesIO(), self.figure()
+        figure.supxlabel(note, fontsize=9)
+        figure.savefig(png, format="png", dpi=100)
         return png.getvalue()
 
     def to_html(self, path):
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
         path = Path(path)
         state = {"contents": self.contents | {"live": False}, "answer": {}, "request": {}}
-        page = Template((HERE / "inspector.html").read_text(encoding="utf-8")).substitute(
+        files = [HERE / f"inspector.{kind}" for kind in ("html", "css", "js")]
+        page, css, esm = (file.read_text(encoding="utf-8") for file in files)
+        page = Template(page).substitute(
             title=html.escape(", ".join(self._known)),
-            css=(HERE / "inspector.css").read_text(encoding="utf-8"),
+            css=css,
             png=b64encode(self._png()).decode(),
             alt=html.escape(self.describe()),
-            esm=(HERE / "inspector.js")
-            .read_text(encoding="utf-8")
-            .replace("export default", "const widget ="),
+            esm=esm.replace("export default", "const widget ="),
             state=json.dumps(state).replace("</", "<\\/"),
         )
         part = path.with_name(f"{path.name}.part")  # whole or not at all
@@ -227,15 +228,11 @@ def checked_image(image):
     image = torch.as_tensor(image).detach()
     shape = tuple(image.shape)
     if len(shape) not in (2, 3, 4) or 0 in shape or (len(shape) == 4 and shape[0] != 1):
-        raise ValueError(
-            f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W); take one image."
-        )
+        raise ValueError(f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W).")
     if len(shape) == 3 and shape[-1] in (3, 4) and shape[0] not in (1, 3, 4):
         raise ValueError(f"image has shape {shape}, expected (C, H, W); turn it with image.permute(2, 0, 1).")
     if not image.is_floating_point():
-        raise ValueError(
-            f"image has values of type {image.dtype}, expected floats in [0, 1]; divide bytes by 255."
-        )
+        raise ValueError(f"image has type {image.dtype}, expected floats in [0, 1]; divide bytes by 255.")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # not a number fails too
         raise ValueError(f"image has values from {low:g} to {high:g}, expected [0, 1]; rescale it.")
@@ -274,9 +271,11 @@ def class_names(name, classes, known):
 
 def effective(heat):
     """In words: how few pixels make up most of the effective field."""
+    if not heat.any():
+        return "No pixel moves this score: its gradient is 0 everywhere."
     falling = np.sort(heat, axis=None)[::-1].cumsum()
-    half, most = (100 * (np.searchsorted(falling, part * falling[-1]) + 1) / heat.size for part in (0.5, 0.9))
-    return f"Half of the influence comes from {half:.2g}% of these pixels, nine tenths from {most:.2g}%."
+    half, most = (np.searchsorted(falling, part * falling[-1]) + 1 for part in (0.5, 0.9))
+    return f"Half of the influence comes from {half} of these {heat.size} pixels, nine tenths from {most}."
 
 
 def _pixel(known, row, col):

@@ -176,9 +176,11 @@ def patch_proof(model, image, row, col):
     return prove(model, image, field, score_map(model, image), row, col)
 
 
-@torch.no_grad()
 def prove(model, image, field, scores, row, col):
-    """`patch_proof` where the field (`utils.receptive_field`) and all scores (1, classes, h, w) are known."""
+    """`patch_proof` where the field (`utils.receptive_field`) and all scores (1, classes, h, w) are known.
+
+    Where the image requires its gradient, `influence` can go back from the patch's scores to the patch.
+    """
     _check_local(field)
     box = field.box(row, col)
     if not any(box):
@@ -187,7 +189,7 @@ def prove(model, image, field, scores, row, col):
     patch = image[..., cut.top : cut.bottom, cut.left : cut.right]
     full = scores[0, :, row, col]
     alone = score_map(model, patch)[0, :, *pixel]
-    return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).abs().max()))
+    return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).detach().abs().max()))
 
 
 def score_map(model, image):
@@ -258,8 +260,8 @@ def _check_local(field):
         raise WholeImageError(f"the patch of every pixel is the whole image, nothing to cut out ({layers}).")
 
 
-def effective_field(model, image, row, col, channel):
-    """How much each pixel of image (1, C, H, W) moves one score of output pixel (row, col): the gradient.
+def influence(score, image):
+    """How much each pixel of image (1, C, H, W) moves a score computed from it: the effective field.
 
     Luo et al., "Understanding the effective receptive field in deep convolutional neural networks", NIPS
     2016.
@@ -267,10 +269,7 @@ def effective_field(model, image, row, col, channel):
     Returns:
         (H, W) absolute gradient, summed over the image's channels, the largest being 1 (or all 0).
     """
-    with torch.enable_grad():
-        image = image.detach().clone().requires_grad_()
-        score = score_map(careful(model), image)[0, channel, row, col]
-        (slope,) = torch.autograd.grad(score, image)
+    (slope,) = torch.autograd.grad(score, image)
     heat = slope[0].abs().sum(0)
     return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
 
