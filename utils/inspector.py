@@ -162,8 +162,9 @@ class Inspector(anywidget.AnyWidget):
         Args:
             row, col: an output pixel; by default the one in the middle.
         """
-        figure = Figure(figsize=(7, 3.8 * len(self._known)), layout="constrained")
-        axes = figure.subplots(len(self._known), 2, squeeze=False)
+        n = len(self._known)  # two networks and more stand side by side, the input above the prediction
+        figure = Figure(figsize=(7, 3.8) if n == 1 else (3.4 * n, 7.4), layout="constrained")
+        axes = figure.subplots(1, 2, squeeze=False) if n == 1 else figure.subplots(2, n).T
         for (left, right), (name, known) in zip(axes, self._known.items(), strict=True):
             at = _pixel(known, row, col)
             box, mask = known.field.box(*at), known.field.mask(*at)
@@ -181,7 +182,10 @@ class Inspector(anywidget.AnyWidget):
             names = self._classes[name]
             if len(names) > 1:
                 keys = [Patch(facecolor=c, edgecolor="black") for c in colours(names)]
-                right.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8)
+                right.legend(
+                    keys, names, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8,
+                    columnspacing=1, handlelength=1.2,
+                )  # fmt: skip
             for axis in (left, right):
                 axis.set(xticks=[], yticks=[])
         return figure
