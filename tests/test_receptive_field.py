@@ -244,6 +244,12 @@ def test_stride_is_where_the_pattern_repeats(function, stride):
     assert receptive_field(Calls(function), (1, 1, 24, 24)).stride == stride
 
 
+def test_an_output_that_sees_nothing_but_padding():
+    rf = receptive_field(Calls(lambda x: nn.functional.pad(x, (8, 0))[..., :8]), (1, 1, 8, 8))
+    assert rf.box(3, 3) == (0, 0, 0, 0) and not rf.mask(3, 3).any()
+    assert rf.tables()["layers"][0]["terms"] == []
+
+
 def test_crossed_strips_make_a_plus():
     class Cross(nn.Module):
         def __init__(self):

@@ -3,7 +3,7 @@
 data        the pictures: micrographs that come with the series, and real ones
 tissue      how those micrographs are drawn
 models      the networks
-receptive_field  which input pixels an output pixel can see
+receptive_field  which input pixels an output pixel can see; `tracing` and `operations` are its workings
 patches     the window around every pixel
 training    the one training loop, and the weights that come with the series
 metrics     how good is a labelling

@@ -269,10 +269,8 @@ def looking(a):
 
 
 # Each value by itself. (Arithmetic needs no rule: torch tags it as pointwise.)
-each = (
-    "relu hardswish hardsigmoid hardtanh relu6 prelu elu selu celu rrelu silu gelu mish softplus log_sigmoid"
-)
-rule(each + " native_dropout")(lambda a: a.source)
+rule("relu hardswish hardsigmoid hardtanh relu6 prelu elu selu celu rrelu")(lambda a: a.source)
+rule("silu gelu mish softplus log_sigmoid native_dropout")(lambda a: a.source)
 # The same again; positions repeat with their dimension, as `Place` has it.
 rule("clone _to_copy channel_shuffle native_channel_shuffle repeat")(
     lambda a: a.source._replace(shape=a.shape)

@@ -144,7 +144,7 @@ class ReceptiveField(Layer):
         terms = propagate(trace.maps, output)
         super().__init__("input", "input", shape, output_shape, terms[trace.input])
         self.layers = [Layer(*layer, output_shape, terms[at]) for *layer, at in trace.layers if terms[at]]
-        used = [grid for grid in trace.maps if terms[grid]]
+        used = [grid for grid in trace.maps if terms[grid] or grid is trace.input]
         self.whole_image = list(dict.fromkeys(grid.whole for grid in used if grid.whole))
         self.stride, self.step = zip(*(repeat(used, output, axis) for axis in (0, 1)), strict=True)
 
