@@ -122,7 +122,7 @@ def last_state(text: str) -> str:
 
 
 def clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join what the kernel sent piecemeal; keep the last state of a progress bar, and a widget's picture."""
+    """Join what the kernel sent piecemeal; keep the last state of every progress bar only."""
     joined: list[NotebookNode] = []
     for output in outputs:
         previous = joined[-1] if joined else None
@@ -133,8 +133,14 @@ def clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     for output in joined:
         if output.output_type == "stream":
             output.text = last_state(output.text)
-        output.get("data", {}).pop(WIDGET, None)  # what is stored beside it shows where no kernel runs
-    return [output for output in joined if output.output_type != "stream" or output.text.strip()]
+    return [output for output in joined if keeps_something(output)]
+
+
+def keeps_something(output: NotebookNode) -> bool:
+    """Neither blank nor a widget, which is nothing without its kernel; its picture is another output."""
+    return (
+        output.text.strip() != "" if output.output_type == "stream" else WIDGET not in output.get("data", {})
+    )
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:

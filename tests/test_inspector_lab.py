@@ -171,13 +171,14 @@ def test_a_saved_notebook_shows_its_picture_until_it_is_run(notebook, lab, reque
     reopen(page)
     page.get_by_text("changed elsewhere").wait_for()
     assert picture.bounding_box()["width"] > 400
-    assert SAID in page.locator(".jp-RenderedText").last.inner_text()
+    assert SAID in page.locator(".jp-RenderedMarkdown").last.inner_text()
     assert page.get_by_text("model not found").count() == 0
 
     run_all(page)
     page.locator(".patch-output").click()
     page.get_by_text("from the patch alone").wait_for()
-    assert page.locator(".jp-RenderedImage:visible").count() == 0
+    for still in (".jp-RenderedImage", ".jp-RenderedMarkdown"):
+        assert page.locator(f".jp-OutputArea {still}:visible").count() == 0
 
 
 def test_both_themes_leave_text_readable(notebook):

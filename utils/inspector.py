@@ -27,7 +27,7 @@ from matplotlib.patches import Patch
 from torch import nn
 
 from utils.patches import WholeImageError, careful, influence, prove, score_map
-from utils.plots import MARK, colours, outline
+from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
 HERE = Path(__file__).parent
@@ -190,21 +190,11 @@ class Inspector(anywidget.AnyWidget):
                 axis.set(xticks=[], yticks=[])
         return figure
 
-    __repr__ = describe  # what is left of the widget where only text can be shown
-
     def _ipython_display_(self):
         """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
-        said = self.describe()
-        still = {"image/png": self._png("Run this cell to choose pixels yourself."), "text/plain": said}
-        display(still, metadata={"image/png": {"alt": said}}, raw=True)
+        show(self.figure(), f"{self.describe()} Run this cell to choose pixels yourself.")
         data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True)
-
-    def _png(self, note=""):
-        png, figure = BytesIO(), self.figure()
-        figure.supxlabel(note, fontsize=9)
-        figure.savefig(png, format="png", dpi=100)
-        return png.getvalue()
+        display(data | {"text/plain": ""}, metadata=metadata, raw=True)
 
     def to_html(self, path):
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
@@ -212,10 +202,11 @@ class Inspector(anywidget.AnyWidget):
         state = {"contents": self.contents | {"live": False}, "answer": {}, "request": {}}
         files = [HERE / f"inspector.{kind}" for kind in ("html", "css", "js")]
         page, css, esm = (file.read_text(encoding="utf-8") for file in files)
+        self.figure().savefig(png := BytesIO(), format="png", dpi=100)
         page = Template(page).substitute(
             title=html.escape(", ".join(self._known)),
             css=css,
-            png=b64encode(self._png()).decode(),
+            png=b64encode(png.getvalue()).decode(),
             alt=html.escape(self.describe()),
             esm=esm.replace("export default", "const widget ="),
             state=json.dumps(state).replace("</", "<\\/"),
