@@ -1,12 +1,13 @@
 """How long do the fields of all pixels of a U-Net take, and who gets them right?
 
-    python -m benchmarks.receptive_field
+    python benchmarks/receptive_field.py
 
 One Markdown table, all rows from one run on one machine: a U-Net with four levels on a 256x256 image. The
-other tools are optional (`pip install --no-deps receptivefield torchscan rfa-toolbox graphviz`, the last but
-one with `--ignore-requires-python`); what is not installed says so. "Right" means, for us: the box equals
-that of one backward pass through a linear positive copy of the network, at every sampled pixel; for the
-others, who give no boxes: their sizes are the sizes of those boxes, inside the image.
+other tools are optional (`pip install --no-deps --ignore-requires-python receptivefield "torchscan<0.2"
+rfa-toolbox graphviz`; torchscan 0.2 gives the kernels of single layers only); what is not installed says so.
+"Right" means, for us: the box equals that of one backward pass through a linear positive copy of the network,
+at every sampled pixel; for the others, who give no boxes: their sizes are the sizes of those boxes, inside
+the image.
 """
 
 import contextlib
