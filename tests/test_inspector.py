@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from test_patch_proof import GlobalBranch, TinyUNet, picture
 from torch import nn
+from torch.nn import functional as F
 
 from utils.inspector import Inspector
 from utils.models import PatchNet, a_trous, convolutional
@@ -31,6 +32,19 @@ def dilated():
     return nn.Sequential(*layers).eval()
 
 
+class Turned(nn.Module):
+    """Turns the image by a quarter, and looks at 3 x 3 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 3, 3, padding=1)
+
+    def forward(self, x):
+        quarter = torch.tensor([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]], device=x.device)
+        grid = F.affine_grid(quarter, x.shape, align_corners=False)
+        return self.layer(F.grid_sample(x, grid, align_corners=False))
+
+
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
@@ -41,6 +55,7 @@ def networks():
         "strided": convolutional(patch_net),
         "global": TinyUNet(deep=GlobalBranch()).eval(),
         "holes": dilated(),
+        "warped": Turned(),
     }
 
 
@@ -191,7 +206,7 @@ def test_a_picture_and_its_description_come_before_the_widget(inspector, monkeyp
     inspector._ipython_display_()
     (still, how), (caption, _), (view, _) = shown
     said = still["text/plain"]
-    assert said.count("output pixel") == 5 and "global: " in said and "U-Net: output pixel (32, 40)" in said
+    assert said.count("output pixel") == 6 and "global: " in said and "U-Net: output pixel (32, 40)" in said
     assert how["metadata"]["image/png"]["alt"] == said and said in caption.data
     assert "application/vnd.jupyter.widget-view+json" in view
     pixels = np.asarray(Image.open(BytesIO(still["image/png"])))
@@ -361,6 +376,16 @@ def test_holes_are_drawn_exactly(show, networks):
         for col in range(box.left, box.right):
             assert (drawn(page, 0, row, col)[:3] == ORANGE) == mask[row, col], (row, col)
     assert f"{mask.sum()} of {17 * 17} seen" in readout(page)
+
+
+def test_a_warped_field_is_drawn_for_each_pixel(show, networks):
+    page, field = show("live"), receptive_field(networks["warped"], (1, 1, 64, 80))
+    assert field.whole_image == []
+    page.get_by_role("tab", name="warped").click()
+    for row, col in [(30, 40), (5, 70), (63, 0)]:
+        hover(page, row, col)
+        top, left, bottom, right = field.box(row, col)
+        assert f"rows {top} to {bottom - 1}, columns {left} to {right - 1}" in readout(page)
 
 
 def test_hover_over_the_input_chooses_the_pixel_there(show):

@@ -349,6 +349,63 @@ def test_whole_image_names_the_layer_and_the_reason(kind):
     assert all(rf.mask(row, col).all() for row, col in np.ndindex(16, 16))
 
 
+class GivenWarp(nn.Module):
+    """3 x 3, a warp by a grid that does not depend on the image, and 3 x 3 again."""
+
+    def __init__(self, **how):
+        super().__init__()
+        self.layers, self.how = nn.ModuleList([conv(1, 1), conv(1, 1)]).double(), how
+        for weight in self.parameters():
+            nn.init.ones_(weight)
+
+    def forward(self, x):
+        random = torch.Generator().manual_seed(len(str(self.how)))
+        grid = 2.6 * torch.rand(1, 6, 7, 2, generator=random, dtype=torch.float64).to(x.device) - 1.3
+        grid = grid + 0.1 * torch.linspace(-1, 1, 7, device=x.device, dtype=x.dtype)[:, None]
+        warped = nn.functional.grid_sample(self.layers[0](x), grid.expand(len(x), -1, -1, -1), **self.how)
+        return self.layers[1](warped)
+
+
+def fields_by_autograd(model, height, width):
+    x = torch.ones(1, 1, height, width, dtype=torch.float64, requires_grad=True)
+    y = model(x)[0, 0]
+    slopes = [torch.autograd.grad(each, x, retain_graph=True)[0][0, 0] for each in y.flatten()]
+    return (torch.stack(slopes).abs() > 1e-9).reshape(*y.shape, height, width).numpy()
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_a_given_grid_has_a_box_for_each_pixel(mode, padding, corners):
+    model = GivenWarp(mode=mode, padding_mode=padding, align_corners=corners)
+    rf, truth = receptive_field(model, (1, 1, 9, 11)), fields_by_autograd(model, 9, 11)
+    assert rf.whole_image == [] and rf.stride == (9, 11)
+    for row, col in np.ndindex(6, 7):
+        at = np.argwhere(truth[row, col])
+        assert rf.box(row, col) == ((*at.min(0), *(at.max(0) + 1)) if len(at) else (0, 0, 0, 0))
+        assert not (truth[row, col] & ~rf.mask(row, col)).any()
+    seen = np.array([[rf.mask(row, col) for col in range(7)] for row in range(6)])
+    for row, col in np.ndindex(9, 11):
+        np.testing.assert_array_equal(rf.influence(row, col), seen[:, :, row, col])
+
+
+class Rotation(nn.Module):
+    def forward(self, x):
+        slightly = torch.tensor([[[0.95, -0.2, 0.0], [0.2, 0.95, 0.1]]], device=x.device, dtype=x.dtype)
+        grid = nn.functional.affine_grid(slightly, x.shape, align_corners=False)
+        return nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+def test_warps_one_after_another_miss_nothing():
+    model = nn.Sequential(Rotation(), Rotation(), conv(1, 1)).double()
+    nn.init.ones_(model[2].weight)
+    rf, truth = receptive_field(model, (1, 1, 20, 18)), fields_by_autograd(model, 20, 18)
+    for row, col in np.ndindex(20, 18):
+        mask = rf.mask(row, col)
+        assert not (truth[row, col] & ~mask).any()
+        assert mask.sum() <= 9 * 9  # the 3 x 3 pixels come from little more than 5 x 5
+
+
 class ChannelNorm(nn.LayerNorm):
     def forward(self, x):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

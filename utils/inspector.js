@@ -40,8 +40,9 @@ class Network {
     [this.height, this.width] = told.size;
     this.scores = unpack(told.scores, Int16Array);
     const Kind = told.bits === 16 ? Uint16Array : Uint32Array;
-    this.axes = told.axes.map(({ offset, runs }) => ({ offset: unpack(offset, Kind), runs: unpack(runs, Kind) }));
+    this.axes = told.axes.map(({ offset, runs, joint }) => ({ offset: unpack(offset, Kind), runs: unpack(runs, Kind), joint }));
     this.sameSize = this.height === image.height && this.width === image.width;
+    this.warped = this.axes.some(({ joint }) => joint);
   }
 
   // Output position i sees start <= j < stop of each run [start, stop].
@@ -54,8 +55,10 @@ class Network {
 
   // The field of an output pixel in a layer: the union of rows x columns, and the box round it.
   field({ row, col }, layer = 0) {
+    const pixel = row * this.width + col; // what counts in the axes before a warp
     const products = this.layers[layer].terms
-      .map(([rows, cols]) => [this.runs(rows, row), this.runs(cols, col)])
+      .map(([rows, cols]) => (this.axes[rows].joint ? [this.runs(rows, pixel), this.runs(cols, pixel)]
+        : [this.runs(rows, row), this.runs(cols, col)]))
       .filter(([rows, cols]) => rows.length && cols.length);
     const box = { top: 0, left: 0, bottom: 0, right: 0 };
     if (products.length) {
@@ -90,7 +93,10 @@ class Network {
 
   // The output pixel that stands for a position (row, col) of the input: the one with the nearest patch.
   nearest(row, col) {
-    if (this.sameSize) return { row: clamp(Math.floor(row), this.height), col: clamp(Math.floor(col), this.width) };
+    if (this.sameSize || this.warped) {
+      const [down, across] = [this.height / this.image.height, this.width / this.image.width];
+      return { row: clamp(Math.floor(row * down), this.height), col: clamp(Math.floor(col * across), this.width) };
+    }
     const [rows, cols] = this.layers[0].terms[0];
     return { row: this.closest(rows, this.height, row), col: this.closest(cols, this.width, col) };
   }

@@ -93,7 +93,10 @@ class Inspector(anywidget.AnyWidget):
             "whole": [whole._asdict() for whole in known.field.whole_image],
             "shares": [min(1, n * stride / abs(step) / size) for stride, step, n, size in strides],
             "layers": tables["layers"],
-            "axes": [{key: _text(table) for key, table in axis.items()} for axis in tables["axes"]],
+            "axes": [
+                {"offset": _text(axis["offset"]), "runs": _text(axis["runs"]), "joint": axis["joint"]}
+                for axis in tables["axes"]
+            ],
             "bits": 8 * tables["axes"][0]["runs"].itemsize,
         }
 

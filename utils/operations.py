@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from utils.tracing import NOWHERE, Call, Layout, Place, Taps, UnknownOperation, joined
+from utils.tracing import NOWHERE, Call, Layout, Map, Place, Taps, UnknownOperation, Warp, joined, whole
 
 # ------------------------------------------------------------------ what is read along one axis
 
@@ -257,7 +257,44 @@ def matrix_product(a):
     return joined([*start, left, right], a.shape)
 
 
-@rule("grid_sampler grid_sampler_2d deform_conv2d")
+@rule("grid_sampler grid_sampler_2d")
+def sampling(a):
+    """A given grid reads a box for each pixel; where the image decides the grid, it may be any position."""
+    image, grid = a.sources
+    if grid or a.grid.is_meta or image.gridded()[1] != [0, 1]:
+        return free(a)
+    image, _ = image.gridded()
+    first, last = sampled(a.grid.double().cpu().numpy(), image.shape[-2:], *a.args[2:])
+    warp = Warp(first.min(0), last.max(0))  # the images of a batch share one field
+    return whole(Map(a.trace, first.shape[1:3], [(image.map, warp, warp)]), a.shape)
+
+
+def sampled(grid: np.ndarray, size: tuple[int, int], mode: int, padding: int, corners: bool):
+    """First and last (row, column) that `grid_sample` reads, each (N, h, w, 2); first > last where nothing.
+
+    grid  (N, h, w, 2) of (x, y) in [-1, 1]; mode 0 bilinear, 1 nearest, 2 bicubic; padding 0 zeros, 1 border,
+          2 reflection; all as torch has them
+    """
+    n = np.array(size)
+    low, span = (0.0, n - 1.0) if corners else (-0.5, n * 1.0)
+    at = low + (grid[..., ::-1] + 1) / 2 * span
+    if padding == 2:
+        turn = (at - low) % np.maximum(2 * span, 1)
+        at = low + np.minimum(turn, 2 * span - turn)
+    if padding and mode != 2:
+        at = np.clip(at, 0, n - 1)
+    reach = 2 if mode == 2 else 1  # what lies nearer than that has a weight
+    first, last = np.ceil(at - reach + 1e-9).astype(int), np.floor(at + reach - 1e-9).astype(int)
+    if mode == 1:
+        first = last = np.rint(at).astype(int)
+    if padding:
+        return np.clip(first, 0, n - 1), np.clip(last, 0, n - 1)
+    first, last = np.maximum(first, 0), np.minimum(last, n - 1)
+    nothing = (first > last).any(-1, keepdims=True)
+    return np.where(nothing, n, first), np.where(nothing, -1, last)
+
+
+@rule("deform_conv2d")
 def free(a):
     """Reads any position of anything: an upper bound, where rows and columns do not separate."""
     return joined([part and part.fold(why="sampling at free positions") for part in a.sources], a.shape)

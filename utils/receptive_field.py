@@ -16,10 +16,11 @@ a 7x1 makes a plus. Araujo et al. 2019, "Computing receptive fields of convoluti
 (Distill), derive the sizes of known networks by hand.
 
 The answer is structural: what *can* influence a pixel, for some weights and some image. It is exact, save for
-upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; sampling
-at free positions (`grid_sample`) counts as reading the whole map, a cumulative sum as reading its whole line,
-and so does rearranging positions into something that no longer has rows and columns (windows of a
-transformer, tokens joined by a class token). All but the first are listed in `whole_image`.
+upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; before a
+warp by a given grid (`grid_sample`) a field is a box; a warp by a grid that the image itself decides counts
+as reading the whole map, a cumulative sum as reading its whole line, and so does rearranging positions into
+something that no longer has rows and columns (windows of a transformer, tokens joined by a class token). All
+but the first two are listed in `whole_image`.
 """
 
 from fractions import Fraction
@@ -31,7 +32,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from utils.operations import RULES, VIEWS
-from utils.tracing import Map, Taps, Trace, UnknownOperation, Whole
+from utils.tracing import Map, Taps, Trace, UnknownOperation, Warp, Whole
+
+BEYOND = 2**31  # beyond all positions
 
 __all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
@@ -48,11 +51,13 @@ class Box(NamedTuple):
 class Axis:
     """Which of n_out output positions do the n positions of a layer influence, along one axis?
 
-    bits  (n, words) uint64: bit o of row i is set if position i influences output position o
+    bits   (n, words) uint64: bit o of row i is set if position i influences output position o
+    joint  before a warp rows and columns no longer go apart: then o counts the output's pixels row by row,
+           in both axes of a term, and n_out is their number
     """
 
-    def __init__(self, bits: np.ndarray, n_out: int):
-        self.bits, self.n_out = bits, n_out
+    def __init__(self, bits: np.ndarray, n_out: int, joint: bool = False):
+        self.bits, self.n_out, self.joint = bits, n_out, joint
 
     @cached_property
     def influences(self) -> np.ndarray:
@@ -96,29 +101,32 @@ class Layer:
 
     def box(self, row: int, col: int) -> Box:
         """The smallest box round the field of output pixel (row, col); (0, 0, 0, 0) if it sees nothing."""
-        check(row, col, self.output_shape, "output")
-        hulls = [(*rows.hulls[row], *cols.hulls[col]) for rows, cols in self.terms]
+        hulls = [(*rows.hulls[i], *cols.hulls[j]) for rows, i, cols, j in self._terms_of(row, col)]
         seen = np.array([hull for hull in hulls if hull[1] and hull[3]] or [(0, 0, 0, 0)])
         return Box(*(int(edge) for edge in (*seen[:, ::2].min(0), *seen[:, 1::2].max(0))))
 
     def mask(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool: exactly the positions in this layer that output pixel (row, col) sees."""
-        check(row, col, self.output_shape, "output")
-        return union([(rows.fields[row], cols.fields[col]) for rows, cols in self.terms], self.shape)
+        seen = np.zeros(self.shape[-2:], bool)
+        for rows, i, cols, j in self._terms_of(row, col):
+            seen |= rows.fields[i][:, None] & cols.fields[j]
+        return seen
 
     def influence(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool, like the output: the pixels that position (row, col) of this layer influences."""
         check(row, col, self.shape, self.name)
-        products = [(rows.influences[row], cols.influences[col]) for rows, cols in self.terms]
-        return union(products, self.output_shape)
+        reached = np.zeros(self.output_shape[-2:], bool)
+        for rows, cols in self.terms:
+            tall, wide = (reached.shape, reached.shape) if rows.joint else ((-1, 1), (1, -1))
+            reached |= rows.influences[row].reshape(tall) & cols.influences[col].reshape(wide)
+        return reached
 
-
-def union(products: list[tuple[np.ndarray, np.ndarray]], shape: tuple) -> np.ndarray:
-    """(H, W) bool: the union of rows x columns, each given as a bool vector."""
-    out = np.zeros(shape[-2:], bool)
-    for rows, cols in products:
-        out |= rows[:, None] & cols
-    return out
+    def _terms_of(self, row: int, col: int) -> list[tuple[Axis, int, Axis, int]]:
+        """The rows and columns of every term, each with the place of output pixel (row, col) in them."""
+        check(row, col, self.output_shape, "output")
+        pixel = row * self.output_shape[-1] + col
+        places = [(pixel, pixel) if rows.joint else (row, col) for rows, _ in self.terms]
+        return [(rows, i, cols, j) for (rows, cols), (i, j) in zip(self.terms, places, strict=True)]
 
 
 def check(row: int, col: int, shape: tuple, name: str) -> None:
@@ -152,7 +160,7 @@ class ReceptiveField(Layer):
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
 
         {"input": shape, "output": shape, "stride": [rows, columns],
-         "axes": [{"offset": uint16 (n_out + 1,), "runs": uint16 (k, 2)}, ...],   see `Axis.runs`
+         "axes": [{"offset": uint16 (n_out + 1,), "runs": uint16 (k, 2), "joint"}, ...],   see `Axis`
          "layers": [{"name", "op", "shape", "terms": [[axis of rows, axis of columns], ...]}, ...]}
 
         The first layer is the input. Layers with the same fields share their axes.
@@ -166,7 +174,10 @@ class ReceptiveField(Layer):
             "input": list(self.shape),
             "output": list(self.output_shape),
             "stride": list(self.stride),
-            "axes": [{"offset": a.runs[0].astype(kind), "runs": a.runs[1].astype(kind)} for a in axes],
+            "axes": [
+                {"offset": axis.runs[0].astype(kind), "runs": axis.runs[1].astype(kind), "joint": axis.joint}
+                for axis in axes
+            ],
             "layers": [
                 {
                     "name": layer.name,
@@ -214,8 +225,8 @@ def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]
     known: dict[tuple, Axis] = {}  # equal axes are one object, so that a square network costs half
     done: dict[tuple, Axis] = {}
 
-    def unique(bits: np.ndarray, n_out: int) -> Axis:
-        return known.setdefault((n_out, len(bits), bits.tobytes()), Axis(bits, n_out))
+    def unique(bits: np.ndarray, n_out: int, joint: bool = False) -> Axis:
+        return known.setdefault((n_out, joint, len(bits), bits.tobytes()), Axis(bits, n_out, joint))
 
     def pulled(axis: Axis, taps: Taps | None) -> Axis:
         """What the positions of a layer's input influence: all that their readers do."""
@@ -224,21 +235,48 @@ def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]
             reached = bits[taps.inverse[:, 0]]
             for reader in taps.inverse.T[1:]:
                 reached |= bits[reader]
-            done[axis, taps] = unique(reached, axis.n_out)
+            done[axis, taps] = unique(reached, axis.n_out, axis.joint)
         return done[axis, taps] if taps else axis
 
+    def unwarped(term: tuple[Axis, Axis], warp: Warp, size: tuple[int, int]) -> tuple[Axis, Axis]:
+        """The same for what a warp reads: for each output pixel, a box of rows first to last, and columns."""
+        first, last = extremes(warp, *term)
+        at = [np.arange(n)[:, None] for n in size]
+        inside = [(at[axis] >= first[:, axis]) & (at[axis] <= last[:, axis]) for axis in (0, 1)]
+        return tuple(unique(packed(each), len(first), joint=True) for each in inside)
+
     terms = {grid: [] for grid in maps}
-    terms[output] = [tuple(unique(identity(n), n) for n in output.size)]
+    terms[output] = [tuple(unique(packed(np.eye(n, dtype=bool)), n) for n in output.size)]
     for grid in reversed(maps):
         terms[grid] = undominated(terms[grid])
         for source, *taps in grid.edges:
-            terms[source] = terms[source] + [tuple(map(pulled, term, taps)) for term in terms[grid]]
+            if isinstance(taps[0], Warp):
+                through = [unwarped(term, taps[0], source.size) for term in terms[grid]]
+            else:
+                through = [tuple(map(pulled, term, taps)) for term in terms[grid]]
+            terms[source] = terms[source] + through
     return terms
 
 
-def identity(n: int) -> np.ndarray:
-    """(n, words) position i influences position i."""
-    bits = np.packbits(np.eye(n, dtype=bool), axis=1, bitorder="little")
+def extremes(warp: Warp, rows: Axis, cols: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """First and last (row, column) that each output pixel's rows x columns of a warp read: (pixels, 2)."""
+    if rows.joint:
+        parts = [(slice(*r), slice(*c)) for r, c in zip(rows.hulls, cols.hulls, strict=True)]
+        first = [warp.first[part].min((0, 1), initial=BEYOND) for part in parts]
+        return np.array(first), np.array([warp.last[part].max((0, 1), initial=-1) for part in parts])
+    seen = (rows.hulls[:, 1, None] > 0) & (cols.hulls[:, 1] > 0)
+    found = []
+    for least, boxes, none in ((np.minimum, warp.first, BEYOND), (np.maximum, warp.last, -1)):
+        boxes = np.pad(boxes, ((0, 1), (0, 1), (0, 0)))  # because a hull may end where the map does
+        boxes = least.reduceat(boxes, rows.hulls.ravel(), axis=0)[::2]  # hull by hull
+        boxes = least.reduceat(boxes, cols.hulls.ravel(), axis=1)[:, ::2]
+        found.append(np.where(seen[..., None], boxes, none).reshape(-1, 2))
+    return tuple(found)
+
+
+def packed(influences: np.ndarray) -> np.ndarray:
+    """(n, n_out) bool -> (n, words) uint64, one bit each."""
+    bits = np.packbits(influences, axis=1, bitorder="little")
     return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
 
 
@@ -246,7 +284,7 @@ def undominated(terms: list[tuple[Axis, Axis]]) -> list[tuple[Axis, Axis]]:
     """Drop every product of rows and columns that lies inside another, and those that are empty."""
 
     def inside(a: Axis, b: Axis) -> bool:
-        return a is b or not (a.bits & ~b.bits).any()
+        return a is b or (a.joint == b.joint and not (a.bits & ~b.bits).any())
 
     kept: list[tuple[Axis, Axis]] = []
     for rows, cols in dict.fromkeys(terms):

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -93,6 +94,15 @@ class Taps:
     def reads_all(self) -> bool:
         """One output position that reads every input position, of which there are several."""
         return len(self) == 1 < self.n_in <= len(np.unique(self.index[self.inside]))
+
+
+class Warp(NamedTuple):
+    """Each output position reads a box of its own: first <= (row, column) <= last, (h, w, 2) integers."""
+
+    first: np.ndarray
+    last: np.ndarray
+    reads_all: bool = False
+    step: Fraction = Fraction(0)  # no shift of the output moves all boxes alike
 
 
 @lru_cache(4096)
@@ -278,7 +288,8 @@ class Trace(TorchDispatchMode):
         dtype = next(floating, torch.get_default_dtype())
         entering = nn_module.register_module_forward_pre_hook(self.enter)  # for all modules: none is put on
         leaving = nn_module.register_module_forward_hook(self.leave)  # the model itself
-        with entering, leaving, torch.inference_mode(), torch.random.fork_rng([]), untouched(model), self:
+        random = torch.random.fork_rng([])
+        with entering, leaving, torch.inference_mode(), random, untouched(model), NumbersHere(), self:
             x = torch.empty(shape, dtype=dtype, device="meta")
             self.write(x, whole(self.input, shape))
             out = model(x)
@@ -339,7 +350,7 @@ class Trace(TorchDispatchMode):
             return a.x  # perhaps the model's own counter: left alone
         if any(x.is_meta for x in a.tensors) or {"running_mean", "out"} & vars(a).keys():  # also written to
             return a.out
-        out, given = a.func(*a.args, **a.kwargs), set(map(storage, a.tensors))
+        out, given = a.computed(), set(map(storage, a.tensors))
         self.own.update((storage(x), x) for x in tensors_of([out]) if storage(x) not in given)
         return out
 
@@ -356,7 +367,7 @@ class Trace(TorchDispatchMode):
             if a.op == "detach":
                 return a.x
             raise self.unknown(f"{a.op + '_'!r}, which changes the shape of a tensor in place")
-        a.out = a.out if any(a.sources) or a.x.is_meta else a.func(*a.args, **a.kwargs)
+        a.out = a.out if any(a.sources) or a.x.is_meta else a.computed()
         for out, (forward, backward) in zip(tensors_of([a.out]), self.views[a.op](a), strict=True):
             entry = self.known[id(out)] = SimpleNamespace(tensor=out, base=a.x, seen=None, layout=None)
             entry.forward, entry.backward = forward, backward
@@ -391,6 +402,15 @@ class Trace(TorchDispatchMode):
         return a.out
 
 
+class NumbersHere(TorchFunctionMode):
+    """`torch.tensor([...], device=x.device)` keeps its numbers, which a tensor without data would lose."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.tensor, torch.as_tensor):
+            kwargs = {**(kwargs or {}), "device": None}
+        return func(*args, **(kwargs or {}))
+
+
 class Call:
     """One operation as torch dispatched it: `a.stride` is the argument `stride`, `a.x` the first one.
 
@@ -422,6 +442,12 @@ class Call:
             return self.x
         args, kwargs = tree_map_only(Tensor, lambda x: x.to("meta"), (self.args, self.kwargs))
         args, kwargs = tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
+        return self.func(*args, **kwargs)
+
+    def computed(self):
+        """The result with its data. What is made "on the device of the image" would have none there."""
+        here = torch.device("cpu")
+        args, kwargs = tree_map_only(torch.device, lambda _: here, (self.args, self.kwargs))
         return self.func(*args, **kwargs)
 
     @property
