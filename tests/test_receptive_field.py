@@ -664,6 +664,53 @@ class Calls(nn.Module):
 
 
 @pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: nn.functional.avg_pool2d(x, 3, 1, 1) if (x > 0).dtype == torch.bool else x,
+        lambda x: nn.functional.avg_pool2d(torch.where(x > 0, 2.0**x, 0.0), 3, 1, 1),
+        lambda x: nn.functional.avg_pool2d(x[:, :, [2, 0, 1]], 3, 1, 1),
+        lambda x: nn.functional.avg_pool2d(x, 3, 1, 1)[:, torch.arange(1, device=x.device)],
+        lambda x: nn.functional.avg_pool2d(x, int(torch.tensor(3, device=x.device)), 1, 1),
+    ],
+)
+def test_plain_python_around_the_network(function):
+    assert receptive_field(Calls(function), (1, 1, 9, 9)).mask(1, 5).sum() in (6, 9)
+
+
+def test_writing_to_what_is_no_copy():
+    """`contiguous` copies a tensor or not, as its order in memory has it, and a trace must do alike."""
+
+    def function(x):
+        y = torch.relu(x.transpose(2, 3))
+        y.contiguous()[:, :, :5] = 0  # a copy, which nobody reads
+        return y.transpose(2, 3)
+
+    assert receptive_field(Calls(function), (1, 1, 9, 9)).mask(3, 3).sum() == 1
+
+
+def test_the_nearest_pixel_is_the_one_that_float32_finds():
+    up, image = nn.Upsample(scale_factor=2.3), torch.arange(56.0).reshape(1, 1, 56, 1).expand(1, 1, 56, 3)
+    rf, rows = receptive_field(up, image.shape), up(image)[0, 0, :, 0]
+    assert [rf.box(row, 0).top for row in range(len(rows))] == rows.tolist()
+
+
+def test_tables_that_a_module_keeps_are_put_back():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tables, self.seen = {}, []
+
+        def forward(self, x):
+            self.seen.append(x)
+            self.tables[x.shape] = torch.zeros(x.shape[-1], device=x.device)
+            return x + self.tables[x.shape]
+
+    model = Cached()
+    receptive_field(model, (1, 1, 8, 8))
+    assert model.tables == {} and model.seen == []
+
+
+@pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda x: torch.fft.fft2(x).real, r"part of 'fft_fft2' \(in layer '1'\): write that layer"),
@@ -671,14 +718,14 @@ class Calls(nn.Module):
         (lambda x: nn.functional.conv2d(x, x.mean((2, 3), keepdim=True)), "weights or other arguments"),
         (lambda x: torch.cdist(x, x), "cdist"),
         (lambda x: x[x > 0], "no rule"),
+        (lambda x: x + x.as_subclass(torch.Tensor), "out of torch's sight"),
+        (lambda x: nn.functional.one_hot(x.argmax(1), 2), "no rule|fails on tensors"),
+        (lambda x: x.view(torch.int32), "another type of number"),
+        (lambda x: torch.tensor(x.tolist()), r"layer '1' fails on tensors that have a shape and no data"),
         (lambda x: (x * 1).unsqueeze_(0)[0], "changes the shape of a tensor in place"),
         (lambda x: x.mean((2, 3), keepdim=True).expand(1, 1, 8, 8).add_(x), "in place"),
         (lambda x: x.new_zeros(8, 8).diagonal().copy_(x[0, 0, 0]), "the view 'diagonal'"),
         (lambda x: x.roll(1), "end of a row"),
-    ],
-    ids=[
-        "fft", "data-dependent branch", "predicted weights", "cdist", "mask", "unsqueeze_", "expanded",
-        "diagonal", "roll",
     ],
 )  # fmt: skip
 def test_an_unknown_operation_is_named(function, message):
@@ -692,6 +739,8 @@ def test_an_unknown_operation_is_named(function, message):
         (torch.relu, (1, 1, 8, 8), TypeError, "give a torch.nn.Module"),
         (nn.Identity(), (1, 8, 8), ValueError, "four positive integers"),
         (nn.Identity(), (1, 1, 8, 0.5), ValueError, "four positive integers"),
+        (nn.Identity(), None, ValueError, "four positive integers"),
+        (nn.LazyConv2d(3, 3), (1, 1, 8, 8), ValueError, "run it once"),
         (Calls(lambda x: (x, x)), (1, 1, 8, 8), TypeError, "returns a tuple"),
         (Calls(lambda x: torch.zeros(1, 1, 8, 8)), (1, 1, 8, 8), ValueError, "does not depend"),
         (Calls(lambda x: x.transpose(2, 3)), (1, 1, 8, 8), ValueError, "rows are the input's columns"),

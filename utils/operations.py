@@ -49,10 +49,10 @@ def adaptive(n: int, count: int) -> Taps:
 
 
 @lru_cache(256)
-def resized(op: str, n: int, count: int, scale: float | None, align_corners: bool | None) -> Taps:
+def resized(op: str, dtype, n: int, count: int, scale: float | None, align_corners: bool | None) -> Taps:
     """Interpolation: torch itself resizes n unit impulses, and every weight above 1e-9 is a tap."""
     corners = () if align_corners is None else (align_corners,)
-    impulses = torch.eye(n, dtype=torch.float64).reshape(1, n, n, 1)  # impulse c: channel c, row c
+    impulses = torch.eye(n, dtype=dtype).reshape(1, n, n, 1)  # impulse c: channel c, row c
     rows = getattr(torch.ops.aten, op).default(impulses, [count, 1], *corners, scale, None)
     weight = rows[0, :, :, 0].T.abs().numpy() > 1e-9  # (count, n)
     index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
@@ -163,7 +163,9 @@ def adaptive_pooling(a):
 def interpolation(a):
     scales = getattr(a, "scale_factors", None) or (getattr(a, "scales_h", None), getattr(a, "scales_w", None))
     size, corners = a.output_size or a.shape[-2:], getattr(a, "align_corners", None)
-    return local(a.source, lambda i, n: resized(a.op, n, size[i], scales[i], corners), "interpolation")
+    # Which pixel is nearest may hang on how float32 rounds; what float32 leaves of a zero weight is no tap.
+    dtype = torch.float32 if "nearest" in a.op and a.x.dtype != torch.float64 else torch.float64
+    return local(a.source, lambda i, n: resized(a.op, dtype, n, size[i], scales[i], corners), "interpolation")
 
 
 @rule("pixel_shuffle pixel_unshuffle")
@@ -328,6 +330,8 @@ rule("linear")(lambda a: a.source.fold([-1], "a fully connected layer")._replace
 
 @rule("view _unsafe_view _reshape_alias squeeze unsqueeze", VIEWS)
 def reshaping(a):
+    if a.out.dtype != a.x.dtype:
+        raise a.trace.unknown("a view of the same memory as another type of number")
     yield lambda base: base.reshaped(a.shape), lambda base, new: new and new.reshaped(a.x.shape)
 
 

@@ -23,13 +23,16 @@ something that no longer has rows and columns (windows of a transformer, tokens 
 but the first two are listed in `whole_image`.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from utils.operations import RULES, VIEWS
 from utils.tracing import Map, Taps, Trace, UnknownOperation, Warp, Whole
@@ -201,9 +204,12 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
-    if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
+    if not isinstance(shape, Sequence) or len(shape) != 4 or not all(map(positive, shape)):
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
-    trace = Trace(model, tuple(shape), RULES, VIEWS)
+    if any(map(is_lazy, model.parameters())):
+        raise ValueError("the model has lazy layers, which get weights from their first image: run it once")
+    shape = tuple(map(int, shape))
+    trace = Trace(model, shape, RULES, VIEWS)
     if not isinstance(trace.output, Tensor):
         raise TypeError(
             f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
@@ -217,7 +223,11 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     layout, axes = layout.gridded()
     if axes != [0, 1]:
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
-    return ReceptiveField(trace, tuple(shape), layout.map, layout.shape)
+    return ReceptiveField(trace, shape, layout.map, layout.shape)
+
+
+def positive(n) -> bool:
+    return isinstance(n, Integral) and n > 0
 
 
 def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]]:
@@ -317,4 +327,6 @@ def repeat(maps: list[Map], output: Map, axis: int) -> tuple[int, int]:
         pixels = lcm(*(pixels for pixels, _ in options))
         shifts[grid] = (pixels, pixels * options[0][1] // options[0][0]) if options else None
     pixels, moved = shifts[output] or (1, 1)
+    if abs(pixels) > maps[0].size[axis]:
+        return never
     return abs(pixels), moved if pixels > 0 else -moved

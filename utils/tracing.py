@@ -282,6 +282,7 @@ class Trace(TorchDispatchMode):
         self.stack, self.ops = [self.names[model]], []  # the modules and the operations that are running
         self.known: dict[int, SimpleNamespace] = {}  # by id, with the tensor, to keep it alive
         self.windows: dict[int, list[Taps]] = {}  # id of a max pooling's indices: the taps of its windows
+        self.storages: set[int] = set()  # of the tensors in `known`
         self.own: dict[int, Tensor] = {}  # storages that the run itself allocated, which it may write to
         self.input = Map(self, shape[-2:])
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
@@ -292,7 +293,15 @@ class Trace(TorchDispatchMode):
         with entering, leaving, torch.inference_mode(), random, untouched(model), NumbersHere(), self:
             x = torch.empty(shape, dtype=dtype, device="meta")
             self.write(x, whole(self.input, shape))
-            out = model(x)
+            try:
+                out = model(x)
+            except UnknownOperation:
+                raise
+            except RuntimeError as error:
+                raise UnknownOperation(
+                    f"layer {self.stack[-1]!r} fails on tensors that have a shape and no data: {error}; if "
+                    "it runs on an image of this shape, it looks at values, which a trace does not have"
+                ) from error
             self.output = out["out"] if isinstance(out, dict) and "out" in out else out
 
     def enter(self, module, args) -> None:
@@ -312,6 +321,8 @@ class Trace(TorchDispatchMode):
         """The layout of a tensor; None if it does not depend on the input. Views follow their base."""
         entry = self.known.get(id(tensor))
         if entry is None:
+            if isinstance(tensor, Tensor) and tensor.is_meta and storage(tensor) in self.storages:
+                raise self.unknown("a tensor made out of torch's sight (as_subclass, nn.Parameter)")
             return None
         if entry.base is not None:
             base = self.read(entry.base)
@@ -323,6 +334,7 @@ class Trace(TorchDispatchMode):
         """Note the layout of a new tensor, or of one changed in place: then its base changes with it."""
         entry = self.known.setdefault(id(tensor), SimpleNamespace(tensor=tensor, base=None))
         entry.layout = layout
+        self.storages.add(storage(tensor))
         if entry.base is not None:
             entry.seen = entry.backward(self.read(entry.base), layout)
             self.write(entry.base, entry.seen)
@@ -386,12 +398,9 @@ class Trace(TorchDispatchMode):
             layout = joined(a.sources, a.shape)  # one position: whatever it does, it reads no other
         else:
             raise self.unknown(f"the operation {str(a.func)!r}")
-        if a.in_place:
-            self.write(a.x, layout)
-            return a.x
-        if layout and len(a.func._schema.returns) == 1 and "out" not in vars(a):
+        if layout and len(a.func._schema.returns) == 1 and "out" not in vars(a) and not a.in_place:
             # torch is slow to say a shape, and not asked where the rule knows it
-            a.out = torch.empty(layout.shape, dtype=a.x.dtype, device="meta")
+            a.out = a.like_first(layout.shape)
         for out in tensors_of([a.out]):
             if layout and layout.shape != tuple(out.shape) and any(layout.places):
                 raise self.unknown(f"{str(a.func)!r} with these arguments")
@@ -403,11 +412,14 @@ class Trace(TorchDispatchMode):
 
 
 class NumbersHere(TorchFunctionMode):
-    """`torch.tensor([...], device=x.device)` keeps its numbers, which a tensor without data would lose."""
+    """`torch.tensor([2, 3], device=x.device)` and `x[:, [2, 3]]` keep numbers that would else lack data."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (torch.tensor, torch.as_tensor):
             kwargs = {**(kwargs or {}), "device": None}
+        if func is Tensor.__getitem__:
+            given = args[1] if isinstance(args[1], tuple) else (args[1],)
+            args = args[0], tuple(torch.tensor(each) if isinstance(each, list) else each for each in given)
         return func(*args, **(kwargs or {}))
 
 
@@ -450,10 +462,25 @@ class Call:
         args, kwargs = tree_map_only(torch.device, lambda _: here, (self.args, self.kwargs))
         return self.func(*args, **kwargs)
 
+    def like_first(self, shape: tuple[int, ...]) -> Tensor:
+        """A result without data of this shape; what is computed value by value keeps its arguments' type."""
+        first = self.tensors[0]
+        if torch.Tag.pointwise in self.func.tags:  # (for relu and its like) what comes of single values?
+            args, kwargs = tree_map_only(Tensor, one_like, (self.args, self.kwargs))
+            dtype = self.func(*args, **kwargs).dtype
+        else:
+            dtype = first.dtype
+        span = 1 + sum((n - 1) * stride for n, stride in zip(first.shape, first.stride(), strict=True))
+        if tuple(first.shape) == shape and span == first.numel():  # its order in memory, too
+            return torch.empty_strided(shape, first.stride(), dtype=dtype, device="meta")
+        return torch.empty(shape, dtype=dtype, device="meta")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the result, or of the first of several."""
-        return tuple(next(tensors_of([self.out])).shape)
+        for tensor in tensors_of([self.out]):
+            return tuple(tensor.shape)
+        raise self.trace.unknown(f"{self.op!r}, which returns no tensor")
 
 
 @lru_cache(None)
@@ -473,6 +500,10 @@ def tensors_of(values: Iterable) -> Iterable[Tensor]:
             yield from tensors_of(value)
 
 
+def one_like(tensor: Tensor) -> Tensor:
+    return torch.ones((1,) * min(tensor.dim(), 1), dtype=tensor.dtype)
+
+
 def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
@@ -481,11 +512,12 @@ def storage(tensor: Tensor) -> int:
 def untouched(model: nn.Module):
     """Put back what the module's code notes on itself, such as a table cached for the size of the image."""
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    books = [book for m in modules for book in (vars(m), m._parameters, m._buffers, m._modules)]
-    saved = [(book, dict(book)) for book in books]
+    books = [vars(module) for module in modules]
+    books += [each for book in books for each in book.values() if type(each) in (dict, list)]
+    saved = [(book, book.copy()) for book in books]
     try:
         yield
     finally:
         for book, old in saved:
             book.clear()
-            book.update(old)
+            (book.update if isinstance(book, dict) else book.extend)(old)
