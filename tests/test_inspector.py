@@ -213,6 +213,18 @@ def test_a_picture_and_its_description_come_before_the_widget(inspector, monkeyp
     assert pixels.shape[0] > 500 and pixels.std() > 20
 
 
+def test_a_network_with_one_answer_has_a_picture():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+    assert Inspector(image(), {"one": network}, CLASSES).figure().axes
+
+
+def test_what_is_no_proof_is_not_called_one():
+    size = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.AdaptiveAvgPool2d((8, 10)))
+    assert ask(Inspector(image(), {"by size": size}, CLASSES), "by size", 3, 4)["said"].startswith(
+        "Not the same"
+    )
+
+
 def test_figure_shows_the_pixel_asked_for(networks):
     inspector = Inspector(image(), {"U-Net": networks["U-Net"]})
     left, right = inspector.figure(5, 70).axes

@@ -257,11 +257,58 @@ def test_align_corners_fails_by_hundredths_of_a_standard_deviation():
     assert 0.005 < sorted(errors)[len(errors) // 2] < 0.5
 
 
+class Changing(nn.Module):
+    """Writes to its image and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 3, padding=1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, image):
+        self.calls += 1
+        image -= 0.5
+        return self.layer(image)
+
+
+def test_neither_image_nor_network_changes():
+    model, image = double(Changing), picture(20, 20)
+    before = image.clone()
+    assert patch_proof(model, image, 5, 5).max_abs_difference < 1e-12
+    assert torch.equal(image, before) and model.calls == 0
+
+
+class Margin(nn.Module):
+    def __init__(self, edge):
+        super().__init__()
+        self.layer, self.edge = nn.Conv2d(1, 2, 3, padding=1), edge
+
+    def forward(self, image):
+        return self.layer(image)[..., self.edge : -self.edge, self.edge : -self.edge]
+
+
+def test_a_field_beside_its_own_pixel_gets_a_larger_cut():
+    holds(double(Margin, 8), picture(48, 52), [(0, 0), (31, 35), (13, 20)])
+    with pytest.raises(ValueError, match=r"no part of the image gives output pixel \(0, 0\)"):
+        patch_proof(double(Margin, 8), picture(18, 18), 0, 0)
+
+
+def test_a_pooling_that_goes_by_the_size_of_the_image_fails():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.AdaptiveAvgPool2d((6, 10))).double()
+    assert patch_proof(model, picture(24, 40), 3, 4).max_abs_difference > 0.01
+
+
 # --- bad input -------------------------------------------------------------------------------------------
 
 
 def test_bad_input_is_named():
     unet = double(TinyUNet)
+    with pytest.raises(TypeError, match="the image is a ndarray, expected a tensor"):
+        patch_proof(unet, picture(64, 64).numpy(), 0, 0)
+    with pytest.raises(ValueError, match=r"the image is torch.float32, the network torch.float64; make it"):
+        patch_proof(unet, picture(64, 64).float(), 0, 0)
+    with pytest.raises(TypeError, match="the network returns a tuple, expected a tensor"):
+        score_map(nn.MaxPool2d(2, return_indices=True), picture(64, 64))
     with pytest.raises(ValueError, match=r"\(1, 64, 64\), expected \(1, C, H, W\)"):
         patch_proof(unet, picture(64, 64)[0], 0, 0)
     with pytest.raises(IndexError, match=r"pixel \(64, 0\) lies outside the output, which is 64 x 64"):

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
 
-from utils.patches import WholeImageError, careful, influence, prove, score_map
+from utils.patches import WholeImageError, influence, prove, score_map
 from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -107,7 +107,7 @@ class Inspector(anywidget.AnyWidget):
             spread = scores.max() - scores.min()
             return _pixels((scores - scores.min()) / (spread if spread else 1))
         palette = np.array([to_rgb(colour) for colour in colours(self._classes[name])])
-        return np.rint(255 * palette[scores.argmax(0)]).astype(np.uint8)
+        return np.rint(255 * palette[scores.argmax(0).numpy()]).astype(np.uint8)
 
     def _reply(self, change):
         request = change["new"]
@@ -127,15 +127,17 @@ class Inspector(anywidget.AnyWidget):
             proof = prove(known.model, image, known.field, known.scores, row, col)
         except WholeImageError as error:
             cut, said = (0, 0, *image.shape[-2:]), f"No proof: {error}"
-            heat = influence(score_map(careful(known.model), image)[0, best, row, col], image)
+            heat = influence(score_map(known.model, image)[0, best, row, col], image)
         else:
             cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
+            holds = proof.max_abs_difference <= 1e-3 * known.scores.std(correction=0) + 1e-6
             said = (
-                f"Proof: the score of {classes[best]} is {full:.2f} from the full image and {alone:.2f} from "
-                f"the patch alone; the largest difference of any score is {proof.max_abs_difference:.1g}."
+                f"{'Proof' if holds else 'Not the same'}: the score of {classes[best]} is {full:.2f} from "
+                f"the full image and {alone:.2f} from the patch alone; the largest difference of any score "
+                f"is {proof.max_abs_difference:.1g}."
             )
             heat = influence(proof.patch_scores[best], proof.patch)
-        heat = heat.cpu().numpy()
+        heat = heat.double().cpu().numpy()
         return {
             "cut": [*cut],
             "heat": _picture(np.rint(255 * colormaps["inferno"](heat**0.5)[..., :3]).astype(np.uint8)),
@@ -227,7 +229,7 @@ def checked_image(image):
     shape = tuple(image.shape)
     if len(shape) not in (2, 3, 4) or 0 in shape or (len(shape) == 4 and shape[0] != 1):
         raise ValueError(f"image has shape {shape}, expected (H, W), (C, H, W) or (1, C, H, W).")
-    if len(shape) == 3 and shape[-1] in (3, 4) and shape[0] not in (1, 3, 4):
+    if len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4):
         raise ValueError(f"image has shape {shape}, expected (C, H, W); turn it with image.permute(2, 0, 1).")
     if not image.is_floating_point():
         raise ValueError(f"image has type {image.dtype}, expected floats in [0, 1]; divide bytes by 255.")
@@ -244,7 +246,7 @@ def examined(name, model, image):
     image = image.to(next(model.parameters(), torch.zeros(1)))  # its device and its type
     try:
         with torch.no_grad():
-            scores = score_map(careful(model), image)
+            scores = score_map(model, image)
     except Exception as error:
         shape = tuple(image.shape)
         raise ValueError(f"network {name!r} fails on the image, made {shape}: {error}") from error

@@ -168,8 +168,13 @@ def patch_proof(model, image, row, col):
         ValueError: the image or the scores have another shape, or the pixel sees no input at all.
         IndexError: the pixel lies outside the output.
     """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"the image is a {type(image).__name__}, expected a tensor (1, C, H, W).")
     if image.ndim != 4 or len(image) != 1:
         raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    kind = next((weight.dtype for weight in model.parameters()), image.dtype)
+    if image.dtype != kind:
+        raise ValueError(f"the image is {image.dtype}, the network {kind}; make it image.to({kind}).")
     field = receptive_field(model, tuple(image.shape))
     field.box(row, col)  # an error for a pixel outside comes before any work
     _check_local(field)
@@ -193,9 +198,16 @@ def prove(model, image, field, scores, row, col):
 
 
 def score_map(model, image):
-    """The scores (1, classes, h, w) of image (1, C, H, W); (1, classes, 1, 1) of one that classifies it."""
-    scores = model(image)
+    """The scores (1, classes, h, w) of image (1, C, H, W); (1, classes, 1, 1) of one that classifies it.
+
+    Neither the image nor the model changes: both are copied, as far as a model may write to itself.
+    """
+    scores = careful(model)(image.clone())
     scores = scores["out"] if isinstance(scores, dict) and "out" in scores else scores
+    if not isinstance(scores, torch.Tensor):
+        raise TypeError(
+            f"the network returns a {type(scores).__name__}, expected a tensor, or a dict with one as 'out'."
+        )
     scores = scores[..., None, None] if scores.ndim == 2 else scores
     if scores.ndim != 4 or len(scores) != 1:
         raise ValueError(
@@ -209,20 +221,32 @@ def cut_out(model, field, row, col):
 
     Whole strides are cut away before and behind the field: then every layer reads what it read before, and
     maps of different strides still fit each other where they meet. Where an output pixel is one stride
-    (nothing is enlarged again), the patch may as well end where the field does.
+    (nothing is enlarged again), the patch may as well end where the field does. Where the field does not
+    cover its own pixel, as in a network that crops its output, more strides are needed.
+
+    Raises:
+        ValueError: no part of the image will do.
     """
     box = field.box(row, col)
     axes = [_axis(field, axis) for axis in (0, 1)]
-    for exact in (True, False):
-        if exact and any(step != 1 for *_, step in axes):
+    usual = None
+    for more in (None, 0, 1, 2, 4, 8, 16, 32, 64):  # strides to add on all sides; None: end with the field
+        if more is None and any(step != 1 for *_, step in axes):
             continue
         (top, bottom, patch_row), (left, right, patch_col) = (
-            _aligned(start, stop, index, *axis, exact)
+            _aligned(start, stop, index, *axis, more)
             for start, stop, index, axis in zip(box[:2], box[2:], (row, col), axes, strict=True)
         )
         cut, pixel = Box(top, left, bottom, right), (patch_row, patch_col)
-        if not exact or _same_field(model, field, box, cut, pixel):
+        if more and cut == (0, 0, *field.shape[-2:]):
+            break  # the whole image, which would prove nothing
+        alone = _field_of(model, field, cut, pixel)
+        if alone == box:
             return cut, pixel
+        usual = usual or (alone and (cut, pixel))
+    if usual:  # which the proof will show to be wrong
+        return usual
+    raise ValueError(f"no part of the image gives output pixel ({row}, {col}) the patch that it has in it.")
 
 
 def _axis(field, axis):
@@ -234,24 +258,24 @@ def _axis(field, axis):
     return size, stride, step
 
 
-def _aligned(start, stop, index, size, stride, step, exact):
+def _aligned(start, stop, index, size, stride, step, more):
     """Start and end of the cut along one axis, and where output position index comes to lie."""
     start -= start % stride
-    if not exact:
-        stop += (size - stop) % stride
+    if more is not None:
+        start = max(start - more * stride, 0)
+        stop = min(stop + (size - stop) % stride + more * stride, size)
     before = start if step > 0 else size - stop  # a network that turns the image over counts from its end
     return start, stop, index - before // stride * abs(step)
 
 
-def _same_field(model, field, box, cut, pixel):
-    """Does the network run on images of the cut's size, and see the same field from that pixel?"""
+def _field_of(model, field, cut, pixel):
+    """The box that a pixel of the cut's own scores sees, in the image; None if there is no such pixel."""
     try:
         alone = receptive_field(model, (*field.shape[:2], cut.bottom - cut.top, cut.right - cut.left))
         found = alone.box(*pixel)
     except Exception:  # whatever the network raises where its maps do not fit each other
-        return False
-    shift = (cut.top, cut.left, cut.top, cut.left)
-    return [a + b for a, b in zip(found, shift, strict=True)] == [*box]
+        return None
+    return Box(found.top + cut.top, found.left + cut.left, found.bottom + cut.top, found.right + cut.left)
 
 
 def _check_local(field):
