@@ -1,13 +1,14 @@
 """What the notebooks share. Each module is one idea; open any of them and read it from top to bottom.
 
-data        the pictures: micrographs that come with the series, and real ones
-tissue      how those micrographs are drawn
-models      the networks
+data             the pictures: micrographs that come with the series, and real ones
+tissue           how those micrographs are drawn
+models           the networks
 receptive_field  which input pixels an output pixel can see; `tracing` and `operations` are its workings
-patches     the window around every pixel
-training    the one training loop, and the weights that come with the series
-metrics     how good is a labelling
-plots       pictures with a text alternative
+patches          the window around every pixel, and the proof that it is all that counts
+inspector        point at a pixel, see its patch; `inspector.js` is what the browser does
+training         the one training loop, and the weights that come with the series
+metrics          how good is a labelling
+plots            pictures with a text alternative
 """
 
 import ctypes
