@@ -350,17 +350,18 @@ def test_whole_image_names_the_layer_and_the_reason(kind):
 
 
 class GivenWarp(nn.Module):
-    """3 x 3, a warp by a grid that does not depend on the image, and 3 x 3 again."""
+    """3 x 3, a warp by a grid that does not depend on the image, and 3 x 3 (or 1 x 1) again."""
 
-    def __init__(self, **how):
+    def __init__(self, kernel, **how):
         super().__init__()
-        self.layers, self.how = nn.ModuleList([conv(1, 1), conv(1, 1)]).double(), how
+        layers = conv(1, 1), conv(1, 1, kernel, kernel // 2)
+        self.layers, self.how = nn.ModuleList(layers).double(), how
         for weight in self.parameters():
             nn.init.ones_(weight)
 
     def forward(self, x):
         random = torch.Generator().manual_seed(len(str(self.how)))
-        grid = 2.6 * torch.rand(1, 6, 7, 2, generator=random, dtype=torch.float64).to(x.device) - 1.3
+        grid = 3.6 * torch.rand(1, 6, 7, 2, generator=random, dtype=torch.float64).to(x.device) - 1.8
         grid = grid + 0.1 * torch.linspace(-1, 1, 7, device=x.device, dtype=x.dtype)[:, None]
         warped = nn.functional.grid_sample(self.layers[0](x), grid.expand(len(x), -1, -1, -1), **self.how)
         return self.layers[1](warped)
@@ -376,8 +377,9 @@ def fields_by_autograd(model, height, width):
 @pytest.mark.parametrize("corners", [True, False])
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
-def test_a_given_grid_has_a_box_for_each_pixel(mode, padding, corners):
-    model = GivenWarp(mode=mode, padding_mode=padding, align_corners=corners)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_given_grid_has_a_box_for_each_pixel(kernel, mode, padding, corners):
+    model = GivenWarp(kernel, mode=mode, padding_mode=padding, align_corners=corners)
     rf, truth = receptive_field(model, (1, 1, 9, 11)), fields_by_autograd(model, 9, 11)
     assert rf.whole_image == [] and rf.stride == (9, 11)
     for row, col in np.ndindex(6, 7):
@@ -394,6 +396,11 @@ class Rotation(nn.Module):
         slightly = torch.tensor([[[0.95, -0.2, 0.0], [0.2, 0.95, 0.1]]], device=x.device, dtype=x.dtype)
         grid = nn.functional.affine_grid(slightly, x.shape, align_corners=False)
         return nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+def test_what_sees_nothing_of_a_warped_map_sees_nothing():
+    rf = receptive_field(nn.Sequential(Rotation(), nn.ZeroPad2d(2)), (1, 1, 9, 11))
+    assert rf.box(1, 5) == rf.box(5, 0) == (0, 0, 0, 0) and rf.mask(5, 5).any()
 
 
 def test_warps_one_after_another_miss_nothing():
