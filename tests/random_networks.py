@@ -176,8 +176,12 @@ class Net(nn.Module):
         if isinstance(size, float):
             if size * max(x.shape[2:]) > LARGEST or size * min(x.shape[2:]) < 1:
                 return x
-            return F.interpolate(x, scale_factor=size, mode=mode, recompute_scale_factor=recompute, **corners)
-        return F.interpolate(x, size=size, mode=mode, **corners)
+            y = F.interpolate(x, scale_factor=size, mode=mode, recompute_scale_factor=recompute, **corners)
+        else:
+            y = F.interpolate(x, size=size, mode=mode, **corners)
+        if self.truth and mode == "bicubic":  # so that two with negative weights do not undo each other
+            y = y * weights(*y.shape[2:])
+        return y
 
     def slice(self, x, start, step):
         return x[:, :, start[0] :: step[0], start[1] :: step[1]]
