@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from utils import progress
 from utils.data import DATA, Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
-from utils.models import FCN, PatchNet, a_trous
+from utils.models import FCN, DeconvNet, PatchNet, UNet, a_trous
 from utils.patches import random_crops
 
 WEIGHTS = DATA / "weights"
@@ -124,8 +125,8 @@ def _patch_recipe(window, classes=3, **others):
     )
 
 
-def _fcn_recipe(stride):
-    return Recipe(network=lambda: FCN(stride), draw=lambda pictures: random_crops(pictures, 128))
+def _crop_recipe(network):
+    return Recipe(network=network, draw=lambda pictures: random_crops(pictures, 128))
 
 
 def _real_slices():
@@ -140,7 +141,11 @@ def _real_slices():
 
 RECIPES = {
     **{f"patch-{window}": _patch_recipe(window) for window in (5, 9, 17, 33, 65)},
-    **{f"fcn-{stride}s": _fcn_recipe(stride) for stride in (32, 16, 8)},
+    **{f"fcn-{stride}s": _crop_recipe(partial(FCN, stride)) for stride in (32, 16, 8)},
+    "deconvnet": _crop_recipe(DeconvNet),
+    "segnet": _crop_recipe(partial(DeconvNet, code=None)),
+    "unet": _crop_recipe(UNet),
+    "unet-without-skips": _crop_recipe(partial(UNet, skips=False)),
     "real-patch-65": _patch_recipe(65, classes=2, steps=3000, pictures=_real_slices),
 }
 
