@@ -1,7 +1,6 @@
 """Patches: the window around every pixel, and what a classifier says about each."""
 
 import copy
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -165,7 +164,9 @@ def patch_proof(model, image, row, col):
 
     Raises:
         WholeImageError: a layer lets every pixel see the whole image; the message says which, and why.
-        ValueError: the image or the scores have another shape, or the pixel sees no input at all.
+        ValueError: the image or the scores have another shape or type, the pixel sees no input at all, or no
+            part of the image gives it the patch that it has there.
+        TypeError: the image, or what the network returns, is no tensor.
         IndexError: the pixel lies outside the output.
     """
     if not isinstance(image, torch.Tensor):
@@ -200,9 +201,10 @@ def prove(model, image, field, scores, row, col):
 def score_map(model, image):
     """The scores (1, classes, h, w) of image (1, C, H, W); (1, classes, 1, 1) of one that classifies it.
 
-    Neither the image nor the model changes: both are copied, as far as a model may write to itself.
+    Neither image nor model changes: a model may write to its image, and batch norm does to its buffers.
     """
-    scores = careful(model)(image.clone())
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    scores = functional_call(model, buffers, (image.clone(),))
     scores = scores["out"] if isinstance(scores, dict) and "out" in scores else scores
     if not isinstance(scores, torch.Tensor):
         raise TypeError(
@@ -296,8 +298,3 @@ def influence(score, image):
     (slope,) = torch.autograd.grad(score, image)
     heat = slope[0].abs().sum(0)
     return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
-
-
-def careful(model):
-    """The model as a function that leaves its buffers alone: batch norm in training mode changes them."""
-    return partial(functional_call, model, {name: value.clone() for name, value in model.named_buffers()})

@@ -37,8 +37,6 @@ from torch.nn.parameter import is_lazy
 from utils.operations import RULES, VIEWS
 from utils.tracing import Map, Taps, Trace, UnknownOperation, Warp, Whole
 
-BEYOND = 2**31  # beyond all positions
-
 __all__ = ["Axis", "Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
 
@@ -266,6 +264,9 @@ def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]
                 through = [tuple(map(pulled, term, taps)) for term in terms[grid]]
             terms[source] = terms[source] + through
     return terms
+
+
+BEYOND = 2**31  # behind all positions
 
 
 def extremes(warp: Warp, rows: Axis, cols: Axis) -> tuple[np.ndarray, np.ndarray]:

@@ -463,15 +463,15 @@ class Call:
         return self.func(*args, **kwargs)
 
     def like_first(self, shape: tuple[int, ...]) -> Tensor:
-        """A result without data of this shape; what is computed value by value keeps its arguments' type."""
+        """A result without data of this shape, of the type and the order in memory that torch gives it."""
         first = self.tensors[0]
-        if torch.Tag.pointwise in self.func.tags:  # (for relu and its like) what comes of single values?
+        if torch.Tag.pointwise in self.func.tags:  # x > 0 is bool, 2.0**x as x is: single values tell
             args, kwargs = tree_map_only(Tensor, one_like, (self.args, self.kwargs))
             dtype = self.func(*args, **kwargs).dtype
         else:
             dtype = first.dtype
         span = 1 + sum((n - 1) * stride for n, stride in zip(first.shape, first.stride(), strict=True))
-        if tuple(first.shape) == shape and span == first.numel():  # its order in memory, too
+        if tuple(first.shape) == shape and span == first.numel():  # without gaps: it keeps its order
             return torch.empty_strided(shape, first.stride(), dtype=dtype, device="meta")
         return torch.empty(shape, dtype=dtype, device="meta")
 
