@@ -2,6 +2,8 @@
 
 PatchNet    classifies the pixel in the middle of a window           (Ciresan et al., NIPS 2012)
 FCN         labels a whole image at once, coarsely, then refines it  (Long, Shelhamer and Darrell, CVPR 2015)
+DeconvNet   squeezes a crop into one code, and unfolds the code      (Noh, Hong and Han, ICCV 2015)
+UNet        comes back up beside what it saw on the way down         (Ronneberger, Fischer, Brox, MICCAI 2015)
 
 `convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size.
 Every network takes images (N, C, H, W) with values in [0, 1] and returns scores before the softmax.
@@ -13,6 +15,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class PatchNet(nn.Module):
@@ -177,6 +180,157 @@ class BilinearUpsampling(nn.ConvTranspose2d):
         self.weight = nn.Parameter(kernels, requires_grad=False)
 
 
+class DeconvNet(nn.Module):
+    """An encoder and its mirror image: (N, channels, side, side) -> scores (N, classes, side, side).
+
+    Noh, Hong and Han, "Learning deconvolution network for semantic segmentation", ICCV 2015, in miniature:
+    five stages that halve the crop; a convolution as large as what is left, which makes one code of the whole
+    crop; and back. Max unpooling puts each value where its maximum was, and transposed convolutions fill the
+    gaps.
+
+    Args:
+        side: height and width of the crops in pixels, a multiple of 32. The network takes no other size.
+        classes: number of classes.
+        width: channels of the first stage; the next ones have 2, 4, 4 and 4 times as many.
+        channels: channels of the image.
+        code: channels of the code. None leaves the code out, as SegNet does (Badrinarayanan, Kendall and
+            Cipolla, 2015): then patches are local, and any multiple of 32 will do.
+
+    Raises:
+        ValueError: side, or the image's size, is not as it should be.
+    """
+
+    def __init__(self, side=128, classes=3, width=8, channels=1, code=64):
+        super().__init__()
+        if side < 32 or side % 32:
+            raise ValueError(f"side is {side}, expected a multiple of 32; try {max(32, side // 32 * 32)}.")
+        self.side = side
+        widths = [channels, *(width * factor for factor in (1, 2, 4, 4, 4))]
+        self.down = nn.ModuleList(
+            nn.Sequential(*_normed(nn.Conv2d, before, after), *_normed(nn.Conv2d, after, after))
+            for before, after in pairwise(widths)
+        )
+        self.code = nn.Sequential()
+        if code is not None:
+            deepest, left = widths[-1], side // 32
+            self.code = nn.Sequential(
+                *_normed(nn.Conv2d, deepest, code, kernel_size=left, padding=0),
+                *_normed(nn.Conv2d, code, code, kernel_size=1, padding=0),
+                *_normed(nn.ConvTranspose2d, code, deepest, kernel_size=left, padding=0),
+            )
+        backwards = [*widths[:0:-1], width]
+        self.up = nn.ModuleList(
+            nn.Sequential(*_normed(nn.ConvTranspose2d, n, n), *_normed(nn.ConvTranspose2d, n, after))
+            for n, after in pairwise(backwards)
+        )
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.scores = nn.Conv2d(width, classes, 1)
+        he_initialise(self)
+
+    def forward(self, image):
+        if len(self.code) and image.shape[-2:] != (self.side, self.side):
+            raise ValueError(
+                f"the image is {tuple(image.shape[-2:])}, expected {self.side} x {self.side}, because the "
+                "code is made of the whole crop; cut it into crops of that size."
+            )
+        check_divisible(image, 32)
+        switches = []
+        for stage in self.down:
+            image, indices = self.pool(stage(image))
+            switches.append(indices)
+        image = self.code(image)
+        for stage in self.up:
+            image = stage(self.unpool(image, switches.pop()))
+        return self.scores(image)
+
+
+def _normed(kind, before, after, kernel_size=3, padding=1):
+    return kind(before, after, kernel_size, padding=padding), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+
+
+class UNet(nn.Module):
+    """Down, and back up beside what was seen on the way: (N, channels, H, W) -> scores (N, classes, h, w).
+
+    Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI
+    2015. On every level two 3 x 3 convolutions; down by 2 x 2 max pooling, up by 2 x 2 transposed
+    convolutions, each followed by the maps of the same level on the way down. `UNet(depth=4, width=64,
+    classes=2, padding="valid")` is the paper's.
+
+    Args:
+        depth: number of poolings.
+        width: channels of the first level, doubled on each level below.
+        classes: number of classes.
+        channels: channels of the image.
+        padding: "same": convolutions pad with zeros, and the output is as large as the image, whose height
+            and width must be multiples of 2 to the depth. "valid", as in the paper: no padding; the output
+            is smaller, and every map to be pooled must have an even size.
+        skips: False leaves the maps of the way down out.
+
+    Raises:
+        ValueError: the padding is neither, or the image has a size that does not fit.
+    """
+
+    def __init__(self, depth=3, width=8, classes=3, channels=1, padding="same", skips=True):
+        super().__init__()
+        if padding not in ("same", "valid"):
+            raise ValueError(f"padding is {padding!r}, expected 'same' or 'valid'.")
+        self.padding, self.skips = padding, skips
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(
+            _two_convolutions(before, after, padding) for before, after in pairwise([channels, *widths])
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * n, n, kernel_size=2, stride=2) for n in reversed(widths[:-1])
+        )
+        self.join = nn.ModuleList(
+            _two_convolutions(2 * n if skips else n, n, padding) for n in reversed(widths[:-1])
+        )
+        self.scores = nn.Conv2d(width, classes, 1)
+        he_initialise(self)
+
+    def forward(self, image):
+        if self.padding == "same":
+            check_divisible(image, 2 ** len(self.up))
+        else:
+            self._check_even(image)
+        seen = []
+        for stage in self.down:
+            image = stage(F.max_pool2d(image, 2) if seen else image)
+            seen.append(image)
+        image = seen.pop()
+        for up, join, skip in zip(self.up, self.join, reversed(seen), strict=True):
+            image = up(image)
+            if self.skips:
+                image = torch.cat([_middle(skip, image), image], dim=1)
+            image = join(image)
+        return self.scores(image)
+
+    def _check_even(self, image):
+        multiple = 2 ** len(self.up)
+        smallest = 12 * multiple - 4  # of which four rows and columns come out
+        for size in image.shape[-2:]:
+            if size < smallest or (size - smallest) % multiple:
+                more = (smallest - size) % multiple if size > smallest else smallest - size
+                raise ValueError(
+                    f"the image is {tuple(image.shape[-2:])}, expected heights and widths of {smallest}, "
+                    f"{smallest + multiple}, {smallest + 2 * multiple} and so on, so that every map to be "
+                    f"pooled is even; enlarge {size} by {more}, for example with F.pad(..., mode='reflect')."
+                )
+
+
+def _two_convolutions(before, after, padding):
+    return nn.Sequential(
+        *(nn.Conv2d(before, after, 3, padding=padding), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(after, after, 3, padding=padding), nn.ReLU(inplace=True)),
+    )
+
+
+def _middle(larger, smaller):
+    """The middle of maps (N, C, H, W), as large as smaller ones."""
+    top, left = ((a - b) // 2 for a, b in zip(larger.shape[-2:], smaller.shape[-2:], strict=True))
+    return larger[..., top : top + smaller.shape[-2], left : left + smaller.shape[-1]]
+
+
 def check_divisible(image, multiple):
     """Raise ValueError unless height and width of image (N, C, H, W) are multiples of a number."""
     height, width = image.shape[-2:]
@@ -197,6 +351,10 @@ def he_initialise(network):
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.ConvTranspose2d) and layer.weight.requires_grad:
+            inputs = layer.in_channels * layer.weight[0, 0].numel() / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
             nn.init.zeros_(layer.bias)
 
 

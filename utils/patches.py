@@ -1,6 +1,7 @@
 """Patches: the window around every pixel, and what a classifier says about each."""
 
 import copy
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -98,26 +99,37 @@ def random_patches(pictures, window, batch=256):
     return draw
 
 
-def random_crops(pictures, size, batch=8, margin=0):
+def random_crops(pictures, size, batch=8, margin=0, bend=0):
     """A source of training batches: crops of the pictures with the classes of their pixels.
 
+    All crops of one batch are turned or flipped alike. With `bend`, each is also bent on its own, its labels
+    alike: random displacements at 3 x 3 points, continued smoothly between them (Ronneberger, Fischer and
+    Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015, section 3.1).
+
     Args:
-        pictures: `utils.data.Pictures`.
+        pictures: `utils.data.Pictures`; the labels may hold several numbers for each pixel, (N, K, H, W).
         size: side of the labelled square in pixels.
         batch: number of crops, N.
         margin: pixels of image around the labelled square, mirrored at the picture's border: what a network
             without padding needs, half its window.
+        bend: standard deviation of the displacements in pixels.
 
     Returns:
-        function of a torch.Generator that gives images (N, C, size + 2 margin, size + 2 margin) and classes
-        (N, size, size).
+        function of a torch.Generator that gives images (N, C, size + 2 margin, size + 2 margin) and labels
+        (N, size, size) or (N, K, size, size).
     """
-    images = windows(mirror(pictures.images, 2 * margin + 1), size + 2 * margin)
-    labels = pictures.labels.unfold(1, size, 1).unfold(2, size, 1)
+    labels = pictures.labels.float()  # which can be mirrored and bent
+    labels = labels[:, None] if labels.ndim == 3 else labels
+    images, labels = (
+        windows(mirror(maps, 2 * margin + 1), size + 2 * margin) for maps in (pictures.images, labels)
+    )
 
     def draw(random):
         n, row, column = (torch.randint(top, (batch,), generator=random) for top in labels.shape[:3])
-        return _turned(random, images[n, row, column], labels[n, row, column])
+        crops = _turned(random, images[n, row, column], labels[n, row, column])
+        image, label = _bent(random, bend, *crops) if bend else crops
+        label = label[..., margin : margin + size, margin : margin + size]
+        return image, label.squeeze(1).to(pictures.labels.dtype)
 
     return draw
 
@@ -127,6 +139,19 @@ def _turned(random, *squares):
     quarter_turns, flip = torch.randint(4, (), generator=random), torch.randint(2, (), generator=random)
     turned = (torch.rot90(square, int(quarter_turns), (-2, -1)) for square in squares)
     return tuple(square.flip(-1) if flip else square for square in turned)
+
+
+def _bent(random, bend, images, labels):
+    """Images (N, C, S, S) and labels (N, K, S, S), both displaced alike by smooth noise."""
+    side = images.shape[-1]
+    knots = torch.randn(len(images), 2, 3, 3, generator=random) * bend * 2 / (side - 1)  # -1 to 1 is the side
+    moved = F.interpolate(knots, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    steps = torch.linspace(-1, 1, side)
+    grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) + moved
+    return tuple(
+        F.grid_sample(maps, grid, mode, padding_mode="reflection", align_corners=True)
+        for maps, mode in ((images, "bilinear"), (labels, "nearest"))
+    )
 
 
 class PatchProof(NamedTuple):
@@ -191,11 +216,64 @@ def prove(model, image, field, scores, row, col):
     box = field.box(row, col)
     if not any(box):
         raise ValueError(f"output pixel ({row}, {col}) sees no pixel of the image, so it has no patch.")
-    cut, pixel = cut_out(model, field, row, col)
+    cut, pixel, _ = cut_out(partial(receptive_field, model), field, Box(row, col, row + 1, col + 1))
     patch = image[..., cut.top : cut.bottom, cut.left : cut.right]
     full = scores[0, :, row, col]
     alone = score_map(model, patch)[0, :, *pixel]
     return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).detach().abs().max()))
+
+
+@torch.no_grad()
+def tiled(model, image, tile):
+    """Score a large image tile by tile: the scores of one pass over all of it, with the memory of a tile.
+
+    The overlap-tile strategy of Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical
+    image segmentation", MICCAI 2015, section 2. Each tile of the output is computed from the part of the
+    image that its pixels can see: the halo is their receptive field, and the cut starts at a multiple of the
+    total stride. So it is exact, with zero padding and at the image's borders too.
+
+    Args:
+        model: network that gives images (1, C, H, W) scores (1, classes, h, w), in eval mode.
+        image: (1, C, H, W).
+        tile: side of a tile in output pixels. The larger it is, the less is computed twice; a multiple of the
+            network's stride wastes least.
+
+    Returns:
+        scores (1, classes, h, w).
+
+    Raises:
+        WholeImageError: a layer lets every pixel see the whole image; the message says which, and why.
+        ValueError: the image has another shape, tile is no positive number, or no part of the image gives a
+            tile the patches that it has there.
+    """
+    if image.ndim != 4 or len(image) != 1:
+        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    if not isinstance(tile, int) or tile < 1:
+        raise ValueError(f"tile is {tile!r}, expected a whole number of output pixels from 1 up; try 256.")
+    field_of = cache(lambda shape: receptive_field(model, shape))  # most tiles are cut to the same few shapes
+    field = field_of(tuple(image.shape))
+    _check_local(field)
+    height, width = field.output_shape[-2:]
+    tiles = [
+        Box(top, left, min(top + tile, height), min(left + tile, width))
+        for top in range(0, height, tile)
+        for left in range(0, width, tile)
+    ]
+    scores = None
+    for part in progress(tiles, unit="tile", desc=f"tiles of {tile} x {tile}"):
+        cut, (row, col), same = cut_out(field_of, field, part)
+        if not same:
+            raise ValueError(
+                f"no part of the image gives the tile at {part[:2]} the patches that it has in the whole "
+                "image, so the network cannot be tiled; score the image in one pass."
+            )
+        answer = score_map(model, image[..., cut.top : cut.bottom, cut.left : cut.right])
+        if scores is None:
+            scores = answer.new_empty(1, answer.shape[1], height, width)
+        scores[..., part.top : part.bottom, part.left : part.right] = answer[
+            ..., row : row + part.bottom - part.top, col : col + part.right - part.left
+        ]
+    return scores
 
 
 def score_map(model, image):
@@ -218,37 +296,48 @@ def score_map(model, image):
     return scores
 
 
-def cut_out(model, field, row, col):
-    """The part of the image to cut out for output pixel (row, col), and the same pixel in its scores.
+def cut_out(field_of, field, part):
+    """The part of the image to cut out for some output pixels, and where they are in its scores.
 
     Whole strides are cut away before and behind the field: then every layer reads what it read before, and
     maps of different strides still fit each other where they meet. Where an output pixel is one stride
     (nothing is enlarged again), the patch may as well end where the field does. Where the field does not
     cover its own pixel, as in a network that crops its output, more strides are needed.
 
+    Args:
+        field_of: function that gives the receptive field for a shape (1, C, H, W).
+        field: that of the whole image.
+        part: Box of output pixels.
+
+    Returns:
+        the Box to cut out; the place (row, col) of the part's first pixel in its scores; and whether the
+        part's first and last pixel see in it what they see in the image.
+
     Raises:
-        ValueError: no part of the image will do.
+        ValueError: no part of the image has those pixels at all.
     """
-    box = field.box(row, col)
+    box = field.box_of(part)
     axes = [_axis(field, axis) for axis in (0, 1)]
+    size = part.bottom - part.top - 1, part.right - part.left - 1  # from the first pixel to the last
+    corners = [field.box(*part[:2]), field.box(part.bottom - 1, part.right - 1)]
     usual = None
     for more in (None, 0, 1, 2, 4, 8, 16, 32, 64):  # strides to add on all sides; None: end with the field
         if more is None and any(step != 1 for *_, step in axes):
             continue
-        (top, bottom, patch_row), (left, right, patch_col) = (
+        (top, bottom, row), (left, right, col) = (
             _aligned(start, stop, index, *axis, more)
-            for start, stop, index, axis in zip(box[:2], box[2:], (row, col), axes, strict=True)
+            for start, stop, index, axis in zip(box[:2], box[2:], part[:2], axes, strict=True)
         )
-        cut, pixel = Box(top, left, bottom, right), (patch_row, patch_col)
+        cut = Box(top, left, bottom, right)
         if more and cut == (0, 0, *field.shape[-2:]):
             break  # the whole image, which would prove nothing
-        alone = _field_of(model, field, cut, pixel)
-        if alone == box:
-            return cut, pixel
-        usual = usual or (alone and (cut, pixel))
+        alone = _fields_in(cut, field_of, field, [(row, col), (row + size[0], col + size[1])])
+        if alone == corners:
+            return cut, (row, col), True
+        usual = usual or (alone and (cut, (row, col), False))
     if usual:  # which the proof will show to be wrong
         return usual
-    raise ValueError(f"no part of the image gives output pixel ({row}, {col}) the patch that it has in it.")
+    raise ValueError(f"no part of the image gives output pixel {part[:2]} the patch that it has in it.")
 
 
 def _axis(field, axis):
@@ -270,14 +359,14 @@ def _aligned(start, stop, index, size, stride, step, more):
     return start, stop, index - before // stride * abs(step)
 
 
-def _field_of(model, field, cut, pixel):
-    """The box that a pixel of the cut's own scores sees, in the image; None if there is no such pixel."""
+def _fields_in(cut, field_of, field, pixels):
+    """The boxes that pixels of the cut's own scores see, in the image; None if there are no such pixels."""
     try:
-        alone = receptive_field(model, (*field.shape[:2], cut.bottom - cut.top, cut.right - cut.left))
-        found = alone.box(*pixel)
+        alone = field_of((*field.shape[:2], cut.bottom - cut.top, cut.right - cut.left))
+        found = [alone.box(*pixel) for pixel in pixels]
     except Exception:  # whatever the network raises where its maps do not fit each other
         return None
-    return Box(found.top + cut.top, found.left + cut.left, found.bottom + cut.top, found.right + cut.left)
+    return [Box(b.top + cut.top, b.left + cut.left, b.bottom + cut.top, b.right + cut.left) for b in found]
 
 
 def _check_local(field):

@@ -102,9 +102,27 @@ class Layer:
 
     def box(self, row: int, col: int) -> Box:
         """The smallest box round the field of output pixel (row, col); (0, 0, 0, 0) if it sees nothing."""
-        hulls = [(*rows.hulls[i], *cols.hulls[j]) for rows, i, cols, j in self._terms_of(row, col)]
-        seen = np.array([hull for hull in hulls if hull[1] and hull[3]] or [(0, 0, 0, 0)])
-        return Box(*(int(edge) for edge in (*seen[:, ::2].min(0), *seen[:, 1::2].max(0))))
+        return self.box_of(Box(row, col, row + 1, col + 1))
+
+    def box_of(self, part: Box) -> Box:
+        """The smallest box round the fields of all output pixels in a box of them, such as a tile."""
+        check(*part[:2], self.output_shape, "output")
+        check(part.bottom - 1, part.right - 1, self.output_shape, "output")
+        found = []
+        for rows, cols in self.terms:
+            if rows.joint:
+                lines = np.arange(part.top, part.bottom)[:, None] * self.output_shape[-1]
+                pixels = (lines + np.arange(part.left, part.right)).ravel()
+                r, c = rows.hulls[pixels], cols.hulls[pixels]
+                seen = (r[:, 1] > 0) & (c[:, 1] > 0)
+                r, c = r[seen], c[seen]
+            else:
+                r, c = rows.hulls[part.top : part.bottom], cols.hulls[part.left : part.right]
+                r, c = r[r[:, 1] > 0], c[c[:, 1] > 0]
+            if len(r) and len(c):
+                found.append((r[:, 0].min(), c[:, 0].min(), r[:, 1].max(), c[:, 1].max()))
+        edges = np.array(found or [(0, 0, 0, 0)])
+        return Box(*(int(edge) for edge in (*edges[:, :2].min(0), *edges[:, 2:].max(0))))
 
     def mask(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool: exactly the positions in this layer that output pixel (row, col) sees."""

@@ -1,25 +1,30 @@
 """The one training loop of the series, and the weights that come with it.
 
-python -m utils.training             lists the weights in data/weights
-python -m utils.training patch-65    makes one of them again
+python -m utils.training                   lists the networks whose weights are in data/weights
+python -m utils.training unet              makes one of them again
+python -m utils.training unet --seed 1     from another start and with other batches
 """
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from scipy.ndimage import distance_transform_edt
+from skimage.measure import label as connected_components
 from torch import nn
 from torch.nn import functional as F
 
 from utils import progress
 from utils.data import DATA, Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
-from utils.models import FCN, PatchNet, a_trous
+from utils.models import FCN, DeconvNet, PatchNet, UNet, a_trous
 from utils.patches import random_crops
 
 WEIGHTS = DATA / "weights"
@@ -112,6 +117,7 @@ class Recipe(NamedTuple):
     steps: int = 1500
     form: Callable[[nn.Module], nn.Module] = lambda network: network  # what it is turned into to be trained
     pictures: Callable[[], Pictures] = lambda: micrographs("train")
+    loss: Callable = F.cross_entropy
 
 
 def _patch_recipe(window, classes=3, **others):
@@ -124,8 +130,12 @@ def _patch_recipe(window, classes=3, **others):
     )
 
 
-def _fcn_recipe(stride):
-    return Recipe(network=lambda: FCN(stride), draw=lambda pictures: random_crops(pictures, 128))
+def _crop_recipe(network, bend=0, **others):
+    return Recipe(network=network, draw=lambda pictures: random_crops(pictures, 128, bend=bend), **others)
+
+
+def _real_recipe(network, steps):
+    return _crop_recipe(partial(network, classes=2), bend=5, steps=steps, pictures=_real_slices)
 
 
 def _real_slices():
@@ -138,43 +148,102 @@ def _real_slices():
     return sixteen_and_four(isbi2012(folder))[0]
 
 
+def border_weights(labels, membrane=1, w0=10, sigma=5):
+    """How much each pixel's mistake counts, so that thin membranes between close cells are learned.
+
+    Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI
+    2015, equation 2: w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 and d2 are the distances to the
+    nearest cell and to the second nearest, and w_c makes both sides of the membrane weigh alike in all.
+
+    Args:
+        labels: (N, H, W) class numbers; cells are the 4-connected components of all but the membrane.
+        membrane: the class between the cells.
+        w0, sigma: height and width of the extra weight, sigma in pixels; the paper's values.
+
+    Returns:
+        (N, H, W) float32.
+    """
+    weights = []
+    for mask in (labels == membrane).numpy():
+        cells = connected_components(~mask, connectivity=1)
+        distances = np.sort([distance_transform_edt(cells != cell) for cell in range(1, cells.max() + 1)], 0)
+        apart = distances[0] + distances[1] if len(distances) > 1 else np.full(mask.shape, np.inf)
+        extra = w0 * np.exp(-(apart**2) / (2 * sigma**2)) * mask
+        share = mask.mean().clip(1e-6, 1 - 1e-6)
+        weights.append(np.where(mask, 0.5 / share, 0.5 / (1 - share)) + extra)
+    return torch.from_numpy(np.stack(weights)).float()
+
+
+def _with_border_weights():
+    pictures = micrographs("train")
+    both = torch.stack([pictures.labels.float(), border_weights(pictures.labels)], dim=1)
+    return pictures._replace(labels=both)
+
+
+def weighted_cross_entropy(scores, targets):
+    """Mean cross-entropy, each pixel counting with its weight: targets (N, 2, H, W), class and weight."""
+    labels, weights = targets.unbind(1)
+    losses = F.cross_entropy(scores, labels.long(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
 RECIPES = {
     **{f"patch-{window}": _patch_recipe(window) for window in (5, 9, 17, 33, 65)},
-    **{f"fcn-{stride}s": _fcn_recipe(stride) for stride in (32, 16, 8)},
+    **{f"fcn-{stride}s": _crop_recipe(partial(FCN, stride)) for stride in (32, 16, 8)},
+    "deconvnet": _crop_recipe(DeconvNet),
+    "segnet": _crop_recipe(partial(DeconvNet, code=None)),
+    "unet": _crop_recipe(UNet),
+    "unet-without-skips": _crop_recipe(partial(UNet, skips=False)),
+    "unet-weighted": _crop_recipe(UNet, pictures=_with_border_weights, loss=weighted_cross_entropy),
     "real-patch-65": _patch_recipe(65, classes=2, steps=3000, pictures=_real_slices),
+    "real-fcn-8s": _real_recipe(FCN, 3000),
+    "real-deconvnet": _real_recipe(DeconvNet, 3000),
+    "real-unet": _real_recipe(UNet, 3000),
 }
 
 
-def trained(name):
+def trained(name, seed=0):
     """A network with the weights that come with the series, in eval mode.
 
     Args:
         name: one of RECIPES, such as "patch-65".
+        seed: of the training; the networks that the series compares come with the seeds 0, 1 and 2.
 
     Raises:
         ValueError: there is no such network.
         FileNotFoundError: its weights are missing.
     """
-    network, path = _recipe(name).network(), WEIGHTS / f"{name}.safetensors"
+    network, path = _recipe(name).network(), _weights(name, seed)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make it with `python -m utils.training {name}`.")
+        raise FileNotFoundError(f"{path} is missing; make it with `{_command(name, seed)}`.")
     network.load_state_dict(load_file(path))
     return network.eval()
 
 
-def train_and_store(name):
-    """Train the network called name by its recipe, and store its weights in data/weights."""
-    recipe = _recipe(name)
-    torch.manual_seed(0)
+def train_and_store(name, seed=0):
+    """Train the network called name by its recipe, and store its weights in data/weights.
+
+    They are stored in half precision: three digits of each weight, which change no score that matters here.
+    """
+    recipe, path = _recipe(name), _weights(name, seed)
+    torch.manual_seed(seed)
     network = recipe.network()
     learner = recipe.form(network)
     WEIGHTS.mkdir(exist_ok=True)
-    train(learner, recipe.draw(recipe.pictures()), recipe.steps, checkpoint=WEIGHTS / f"{name}.checkpoint")
+    draw, checkpoint = recipe.draw(recipe.pictures()), path.with_suffix(".checkpoint")
+    train(learner, draw, recipe.steps, seed=seed, loss=recipe.loss, checkpoint=checkpoint)
     if learner is not network:
         for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
             weight.data = learned.data.reshape(weight.shape)
-    command = f"python -m utils.training {name}"
-    _write(WEIGHTS / f"{name}.safetensors", network.state_dict(), {"command": command})
+    _write(path, network.half().state_dict(), {"command": _command(name, seed)})
+
+
+def _weights(name, seed):
+    return WEIGHTS / f"{name}{f'-seed-{seed}' if seed else ''}.safetensors"
+
+
+def _command(name, seed):
+    return f"python -m utils.training {name}{f' --seed {seed}' if seed else ''}"
 
 
 def _recipe(name):
@@ -214,7 +283,11 @@ def _resume(path, run, network, optimizer):
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        train_and_store(name)
-    if not sys.argv[1:]:
+    parser = argparse.ArgumentParser(description="Train networks of the series and store their weights.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(RECIPES)}")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        train_and_store(name, arguments.seed)
+    if not arguments.names:
         print(*RECIPES, sep="\n")
