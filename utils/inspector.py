@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
 
-from utils.patches import WholeImageError, influence, prove, score_map
+from utils.patches import WholeImageError, effective_pixels, influence, prove, score_map
 from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -137,10 +137,12 @@ class Inspector(anywidget.AnyWidget):
                 f"is {proof.max_abs_difference:.1g}."
             )
             heat = influence(proof.patch_scores[best], proof.patch)
-        heat = heat.double().cpu().numpy()
+        heat = heat.double().cpu()
         return {
             "cut": [*cut],
-            "heat": _picture(np.rint(255 * colormaps["inferno"](heat**0.5)[..., :3]).astype(np.uint8)),
+            "heat": _picture(
+                np.rint(255 * colormaps["inferno"](heat.numpy() ** 0.5)[..., :3]).astype(np.uint8)
+            ),
             "said": said,
             "effective": effective(heat),
         }
@@ -273,9 +275,8 @@ def effective(heat):
     """In words: how few pixels make up most of the effective field."""
     if not heat.any():
         return "No pixel moves this score: its gradient is 0 everywhere."
-    falling = np.sort(heat, axis=None)[::-1].cumsum()
-    half, most = (np.searchsorted(falling, part * falling[-1]) + 1 for part in (0.5, 0.9))
-    return f"Half of the influence comes from {half} of these {heat.size} pixels, nine tenths from {most}."
+    half, most = (effective_pixels(heat, share) for share in (0.5, 0.9))
+    return f"Half of the influence comes from {half} of these {heat.numel()} pixels, nine tenths from {most}."
 
 
 def _pixel(known, row, col):

@@ -331,15 +331,46 @@ def _middle(larger, smaller):
     return larger[..., top : top + smaller.shape[-2], left : left + smaller.shape[-1]]
 
 
-def check_divisible(image, multiple):
+def for_whole_images(network):
+    """Any network of the series, as one that scores all pixels of images: (N, C, H, W) -> (N, classes, H, W).
+
+    A PatchNet runs a trous on the mirrored image (chapter 3), a DeconvNet with a code on one crop after the
+    other; the others do it as they are. Weights are copied for a PatchNet, else shared.
+    """
+    if isinstance(network, PatchNet):
+        return nn.Sequential(nn.ReflectionPad2d(network.window // 2), a_trous(network))
+    if isinstance(network, DeconvNet) and len(network.code):
+        return InCrops(network)
+    return network
+
+
+class InCrops(nn.Module):
+    """A network for crops of one size, applied to images (N, C, H, W) that are whole multiples of it.
+
+    (The released code of Noh, Hong and Han cuts object proposals, which overlap, and keeps the largest score
+    of each pixel. Our crops lie side by side.)
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        side = self.network.side
+        check_divisible(image, side, "the network takes crops of that size")
+        rows = ([self.network(crop) for crop in row.split(side, dim=-1)] for row in image.split(side, dim=-2))
+        return torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
+
+
+def check_divisible(image, multiple, why=None):
     """Raise ValueError unless height and width of image (N, C, H, W) are multiples of a number."""
     height, width = image.shape[-2:]
     if height % multiple or width % multiple:
         down, right = -height % multiple, -width % multiple
+        why = why or f"the network halves it until it is {multiple} times smaller"
         raise ValueError(
-            f"the image is {height} x {width}, expected multiples of {multiple}, because the network halves "
-            f"it until it is {multiple} times smaller; pad it with F.pad(image, (0, {right}, 0, {down}), "
-            "mode='reflect') and crop the scores afterwards."
+            f"the image is {height} x {width}, expected multiples of {multiple}, because {why}; pad it with "
+            f"F.pad(image, (0, {right}, 0, {down}), mode='reflect') and crop the scores afterwards."
         )
 
 

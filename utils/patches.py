@@ -387,3 +387,9 @@ def influence(score, image):
     (slope,) = torch.autograd.grad(score, image)
     heat = slope[0].abs().sum(0)
     return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def effective_pixels(heat, share):
+    """The fewest pixels of an `influence` (H, W) that have a share of it in all, between 0 and 1."""
+    falling = heat.flatten().sort(descending=True).values.cumsum(0)
+    return int(torch.searchsorted(falling, share * falling[-1])) + 1

@@ -1,0 +1,169 @@
+"""All networks of the series on the same test micrographs: one table, one figure.
+
+python -m utils.comparison    measures everything anew, and puts table and figure into the README
+
+Every number comes from the weights in data/weights. Each network was trained three times, alike but for the
+seed, on the same batches as the others of its seed (the patch CNN on smaller ones): 1,500 steps of `train`.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from matplotlib import pyplot as plt
+
+from utils import progress
+from utils.data import DATA, micrographs
+from utils.metrics import confusion, iou_per_class
+from utils.models import for_whole_images, multiply_accumulates
+from utils.patches import effective_pixels, influence, patch_proof, score_map
+from utils.plots import colours
+from utils.receptive_field import receptive_field
+from utils.training import trained
+
+NETWORKS = {
+    "patch-65": "patch CNN, dense",
+    "fcn-8s": "FCN-8s",
+    "deconvnet": "DeconvNet, in crops",
+    "segnet": "DeconvNet without its code",
+    "unet-without-skips": "U-Net without skips",
+    "unet": "U-Net",
+}
+SEEDS = 0, 1, 2
+README = DATA.parent / "README.md"
+FIGURE = DATA.parent / ".github" / "comparison.png"
+BEGIN, END = "<!-- python -m utils.comparison -->", "<!-- end of the comparison -->"
+
+
+class Quality(NamedTuple):
+    """How well a network labels the test micrographs, once for every seed."""
+
+    classes: torch.Tensor  # (seeds, classes), intersection over union
+    mean: torch.Tensor  # (seeds,), their mean over the classes
+
+
+class Patch(NamedTuple):
+    """What decides a pixel, and at which price."""
+
+    weights: int
+    macs: float  # multiply-accumulates per pixel
+    sides: list[int]  # of the receptive fields, by phase
+    effective: float  # side of a square of as many pixels as hold nine tenths of the influence
+    exact: bool  # whether the patch, cut out, gives the scores of the whole image
+
+
+@torch.inference_mode()
+def label(network, images):
+    """Class numbers (N, H, W) of images (N, 1, H, W), one after the other."""
+    network = for_whole_images(network)
+    return torch.cat([network(image[None]).argmax(dim=1) for image in images])
+
+
+def quality(name, seeds=SEEDS):
+    """Quality of a network of NETWORKS on the test micrographs."""
+    test, scores = micrographs("test"), []
+    for seed in seeds:
+        found = label(trained(name, seed), test.images)
+        scores.append(iou_per_class(confusion(found, test.labels, len(test.classes))))
+    classes = torch.stack(scores)
+    return Quality(classes, classes.mean(dim=1))
+
+
+def patch(name):
+    """Patch of a network of NETWORKS, on a test micrograph of 256 x 256 pixels."""
+    network, image = trained(name), micrographs("test").images[:1]
+    whole = for_whole_images(network)
+    field = receptive_field(whole, tuple(image.shape))
+    middle = range(112, 144)  # 32 phases, and no field there reaches the border
+    boxes = [field.box(at, at) for at in middle]
+    counts = []
+    for row, col in [(r, c) for r in (50, 115, 140, 205) for c in (50, 115, 140, 205)]:
+        seen = image.clone().requires_grad_()
+        scores = score_map(whole, seen)[0, :, row, col]
+        counts.append(effective_pixels(influence(scores.max(), seen), 0.9))
+    exact = not field.whole_image
+    if exact:
+        difference = patch_proof(whole.double(), image.double(), 120, 130).max_abs_difference
+        assert difference < 1e-10, f"{name}: the patch must give the image's scores, off by {difference}"
+    return Patch(
+        weights=sum(weight.numel() for weight in network.parameters()),
+        macs=multiply_accumulates(whole.float(), tuple(image.shape)) / image.numel(),
+        sides=sorted({box.bottom - box.top for box in boxes}),
+        effective=sum(count**0.5 for count in counts) / len(counts),
+        exact=exact,
+    )
+
+
+def seconds_per_image(name):
+    """The fastest of five passes over one test micrograph, on however many cores there are."""
+    network, image = for_whole_images(trained(name)), micrographs("test").images[:1]
+    times = []
+    with torch.inference_mode():
+        for _ in range(5):
+            begin = time.perf_counter()
+            network(image)
+            times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def spread(values):
+    """Mean and half of the range, such as 0.921 ± 0.003."""
+    return f"{values.mean():.3f} ± {(values.max() - values.min()) / 2:.3f}"
+
+
+def table(qualities, patches, seconds=None):
+    """A Markdown table, one line for each network, from mappings of name to what was measured."""
+    names = micrographs("test").classes
+    head = ["network", "mean IoU", *names, "weights", "MACs per pixel", "patch", "effective", "exact patch"]
+    head += ["seconds per image"] if seconds else []
+    lines = [head, ["---"] * len(head)]
+    for name, title in NETWORKS.items():
+        found, seen = qualities[name], patches[name]
+        line = [title, f"**{spread(found.mean)}**", *map(spread, found.classes.T)]
+        line += [f"{seen.weights:,}", f"{seen.macs:,.0f}", " or ".join(map(str, seen.sides))]
+        line += [f"{seen.effective:.0f}", "yes" if seen.exact else "no: the whole crop"]
+        lines.append(line + ([f"{seconds[name]:.3f}"] if seconds else []))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figure(qualities):
+    """A matplotlib Figure: the IoU of every class and their mean, one mark for every seed."""
+    names = micrographs("test").classes
+    drawing, axis = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+    shades = [
+        "#8a8a8a" if name == "cytoplasm" else shade for name, shade in zip(names, colours(names), strict=True)
+    ]
+    for place, name in enumerate(NETWORKS):
+        for offset, mark, shade, at in zip((-0.24, -0.08, 0.08), "os^", shades, range(3), strict=True):
+            values = qualities[name].classes[:, at]
+            axis.plot(values, [place + offset] * len(values), mark, ms=6, color=shade, mec="black", mew=0.5,
+                      label=None if place else names[at])  # fmt: skip
+        mean = qualities[name].mean
+        axis.plot(mean, [place + 0.24] * len(mean), "D", ms=6, color="black", label=None if place else "mean")
+        axis.axhline(place + 0.5, color="#dddddd", lw=0.8)
+    axis.set(yticks=range(len(NETWORKS)), yticklabels=NETWORKS.values(), xlim=(0.2, 1))
+    axis.set(xlabel="intersection over union on eight test micrographs, three seeds each")
+    axis.invert_yaxis()
+    axis.grid(axis="x", color="#dddddd", lw=0.8)
+    axis.legend(loc="outside upper center", ncols=4, frameon=False)
+    return drawing
+
+
+def main():
+    names = progress([*NETWORKS], desc="comparing", unit="network")
+    measured = {name: (quality(name), patch(name), seconds_per_image(name)) for name in names}
+    qualities, patches, seconds = ({name: each[k] for name, each in measured.items()} for k in range(3))
+    text = table(qualities, patches, seconds)
+    figure(qualities).savefig(FIGURE, dpi=110)
+    readme = README.read_text(encoding="utf-8")
+    new = re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", readme, flags=re.S)
+    part = Path(f"{README}.part")  # whole or not at all
+    part.write_text(new, encoding="utf-8")
+    part.replace(README)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
