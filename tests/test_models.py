@@ -1,13 +1,27 @@
 """The networks: their papers' numbers, and that a network and its other forms are one function."""
 
+import re
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from utils.models import FCN, BilinearUpsampling, PatchNet, a_trous, convolutional, multiply_accumulates
+from utils.models import (
+    FCN,
+    BilinearUpsampling,
+    DeconvNet,
+    PatchNet,
+    UNet,
+    a_trous,
+    convolutional,
+    he_initialise,
+    multiply_accumulates,
+)
 from utils.patches import mirror, sliding_window
+from utils.receptive_field import receptive_field
 
 
 def test_n4_has_the_papers_size():
@@ -99,3 +113,206 @@ def test_fcn_says_what_sizes_it_takes():
     message = r"the image is 60 x 64, expected multiples of 32.*F\.pad\(image, \(0, 0, 0, 4\)"
     with pytest.raises(ValueError, match=message):
         FCN()(torch.zeros(1, 1, 60, 64))
+
+
+# --- U-Net -----------------------------------------------------------------------------------------------
+
+
+def test_unet_has_the_papers_layers_and_sizes():
+    with torch.device("meta"):  # shapes without numbers
+        unet, image = UNet(depth=4, width=64, classes=2, padding="valid"), torch.zeros(1, 1, 572, 572)
+    layers = [m for m in unet.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert Counter(layer.kernel_size for layer in layers) == {(3, 3): 18, (2, 2): 4, (1, 1): 1}
+    sizes = []
+    for stage in [*unet.down, *unet.join]:
+        stage[0].register_forward_hook(lambda _, images, out: sizes.append([images[0].shape, out.shape]))
+        stage[2].register_forward_hook(lambda _, __, out: sizes[-1].append(out.shape))
+    assert unet(image).shape == (1, 2, 388, 388)
+    assert [[shape[-1] for shape in stage] for stage in sizes] == [
+        *([572, 570, 568], [284, 282, 280], [140, 138, 136], [68, 66, 64], [32, 30, 28]),
+        *([56, 54, 52], [104, 102, 100], [200, 198, 196], [392, 390, 388]),
+    ]
+    assert [stage[-1][1] for stage in sizes] == [64, 128, 256, 512, 1024, 512, 256, 128, 64]
+    assert [stage[0][1] for stage in sizes[5:]] == [1024, 512, 256, 128]  # half of them from the way down
+
+
+def test_the_papers_unet_has_two_windows_by_phase():
+    field = receptive_field(UNet(depth=4, width=1, padding="valid"), (1, 1, 572, 572))
+    assert field.output_shape[2:] == (388, 388) and field.stride == (16, 16) and not field.whole_image
+    for phase in range(16):
+        left, right = (92 + phase, 95 - phase) if phase < 4 else (92 + phase, 111 - phase)
+        at = 160 + phase + 92  # output pixel o lies over input pixel o + 92
+        assert field.box(160 + phase, 0) == (at - left, 0, at + right + 1, 188)
+        assert field.box(387, 160 + phase) == (384, at - left, 572, at + right + 1)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize(("depth", "sides"), [(1, {18}), (2, {44}), (3, {92, 100}), (4, {188, 204})])
+def test_fields_of_padded_unets_by_depth_with_skips_or_without(depth, sides, skips):
+    field = receptive_field(UNet(depth, width=1, skips=skips), (1, 1, 256, 272))
+    boxes = [field.box(112 + phase, 136 - phase) for phase in range(16)]  # far enough from every border
+    assert {box.bottom - box.top for box in boxes} == {box.right - box.left for box in boxes} == sides
+    assert field.stride == (2**depth, 2**depth) and field.output_shape[2:] == (256, 272)
+
+
+def test_skips_join_the_maps_of_the_way_down():
+    torch.manual_seed(0)
+    for skips in (True, False):
+        unet, image = UNet(depth=2, width=4, skips=skips), torch.rand(1, 1, 16, 24)
+        before = unet(image)
+        assert before.shape == (1, 3, 16, 24)
+        nn.init.zeros_(unet.up[-1].weight)  # nothing comes from below any more
+        unet(image).sum().backward()
+        assert bool(unet.down[0][0].weight.grad.any()) == skips
+        assert not torch.equal(unet(image), before)
+
+
+def pooled_maps(unet, height, width):
+    """The sizes of all maps that are pooled, if no size is refused; None where a map would be empty."""
+    unet._check_even, found = lambda image: None, []
+    hooks = [down.register_forward_hook(lambda *args: found.append(args[2].shape)) for down in unet.down[:-1]]
+    try:
+        unet(torch.zeros(1, 1, height, width, device="meta"))
+    except RuntimeError:
+        return None
+    finally:
+        del unet._check_even
+        for hook in hooks:
+            hook.remove()
+    return [shape[-2:] for shape in found]
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_valid_unet_takes_exactly_the_sizes_whose_pooled_maps_are_even(depth, skips):
+    with torch.device("meta"):
+        unet = UNet(depth, width=1, padding="valid", skips=skips)
+    for size in range(1, 12 * 2**depth + 20):
+        maps = pooled_maps(unet, size, size)
+        image = torch.zeros(1, 1, size, size, device="meta")
+        if maps is not None and all(side % 2 == 0 for shape in maps for side in shape):
+            unet(image)
+            continue
+        with pytest.raises(ValueError, match=rf"the image is \({size}, {size}\), expected heights") as error:
+            unet(image)
+        more = int(re.search(rf"enlarge {size} by (\d+)", str(error.value))[1])
+        unet(torch.zeros(1, 1, size + more, size + more, device="meta"))
+        if more > 1:
+            with pytest.raises(ValueError):  # it is the least that helps
+                unet(torch.zeros(1, 1, size + more - 1, size + more - 1, device="meta"))
+
+
+def test_valid_unet_checks_both_sides():
+    unet = UNet(depth=2, width=2, padding="valid")
+    assert unet(torch.rand(1, 1, 44, 52)).shape == (1, 3, 4, 12)
+    for height, width in [(44, 50), (50, 44)]:
+        with pytest.raises(ValueError, match=r"widths of 44, 48, 52 and so on.*enlarge 50 by 2"):
+            unet(torch.rand(1, 1, height, width))
+
+
+def test_padded_unet_says_how_to_pad():
+    unet, image = UNet(depth=3, width=2), torch.rand(1, 1, 30, 41)
+    message = r"the image is 30 x 41, expected multiples of 8.*F\.pad\(image, (\(.*?\)), mode='reflect'\)"
+    with pytest.raises(ValueError, match=message) as error:
+        unet(image)
+    padding = [int(side) for side in re.findall(r"\d+", re.search(message, str(error.value))[1])]
+    assert unet(F.pad(image, padding, mode="reflect")).shape == (1, 3, 32, 48)
+
+
+def test_unet_refuses_another_padding():
+    with pytest.raises(ValueError, match="padding is 'reflect', expected 'same' or 'valid'"):
+        UNet(padding="reflect")
+
+
+# --- DeconvNet -------------------------------------------------------------------------------------------
+
+
+def random_double(make, *args, **options):
+    torch.manual_seed(0)
+    return make(*args, **options).double().eval()
+
+
+def slope(network, image, row, col):
+    """Which pixels of the image move the scores of one output pixel."""
+    image = image.clone().requires_grad_()
+    return torch.autograd.grad(network(image)[0, :, row, col].square().sum(), image)[0][0, 0]
+
+
+def test_deconvnet_sees_the_whole_crop_through_its_code():
+    network = random_double(DeconvNet, side=64)
+    field = receptive_field(network, (1, 1, 64, 64))
+    assert [whole.layer for whole in field.whole_image] == ["code.0"]
+    image = torch.rand(1, 1, 64, 64, dtype=torch.float64)
+    for row, col in [(0, 0), (0, 63), (63, 0), (63, 63), (31, 40)]:
+        assert field.mask(row, col).all()
+        assert slope(network, image, row, col).ne(0).all()
+
+
+def test_without_its_code_it_sees_a_patch():
+    network = random_double(DeconvNet, width=2, code=None)
+    field = receptive_field(network, (1, 1, 384, 416))
+    assert field.whole_image == [] and field.stride == (32, 32)
+    image = torch.rand(1, 1, 384, 416, dtype=torch.float64)
+    for row, col in [(192, 208), (201, 199)]:
+        moved, box = slope(network, image, row, col), field.box(row, col)
+        assert min(box[:2]) > 0 and box.bottom < 384 and box.right < 416
+        assert moved[box.top : box.bottom, box.left : box.right].any()
+        moved[box.top : box.bottom, box.left : box.right] = 0
+        assert not moved.any()
+
+
+@pytest.mark.parametrize("side", [0, 31, 48, 100])
+def test_deconvnet_refuses_a_side_that_cannot_be_halved_five_times(side):
+    with pytest.raises(ValueError, match=rf"side is {side}, expected a multiple of 32; try (\d+)") as error:
+        DeconvNet(side)
+    DeconvNet(int(re.search(r"try (\d+)", str(error.value))[1]))
+
+
+def test_deconvnet_refuses_other_crops():
+    with pytest.raises(ValueError, match=r"the image is \(64, 32\), expected 64 x 64, because the code"):
+        DeconvNet(64, width=2)(torch.zeros(1, 1, 64, 32))
+    with pytest.raises(ValueError, match=r"the image is 64 x 40, expected multiples of 32"):
+        DeconvNet(64, width=2, code=None)(torch.zeros(1, 1, 64, 40))
+
+
+@pytest.mark.parametrize("code", [16, None])
+def test_deconvnet_folds_up_and_unfolds(code):
+    network, shapes = DeconvNet(96, classes=5, width=4, channels=2, code=code).eval(), []
+    for stage in [*network.down, *network.code, *network.up]:
+        stage.register_forward_hook(lambda *args: shapes.append(tuple(args[2].shape[1:])))
+    assert network(torch.rand(1, 2, 96, 96)).shape == (1, 5, 96, 96)
+    down, middle, up = shapes[:5], shapes[5:-5], shapes[-5:]
+    assert down == [(4, 96, 96), (8, 48, 48), (16, 24, 24), (16, 12, 12), (16, 6, 6)]
+    assert up == [(16, 6, 6), (16, 12, 12), (8, 24, 24), (4, 48, 48), (4, 96, 96)]
+    # each convolution of the code is followed by its norm and its ReLU
+    assert middle == ([] if code is None else [(16, 1, 1)] * 6 + [(16, 3, 3)] * 3)
+
+
+def test_deconvnet_in_eval_mode_scores_each_crop_alone():
+    network = random_double(DeconvNet, 32, width=2)
+    crops = torch.rand(3, 1, 32, 32, dtype=torch.float64)
+    one, all_three = network(crops[:1]), network(crops)[:1]
+    torch.testing.assert_close(one, all_three, rtol=0, atol=1e-12)
+    network.train()
+    assert not torch.allclose(network(crops)[:1], network(crops[[0, 1, 1]])[:1])
+
+
+# --- first weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 1), (4, 2), (3, 3), (8, 4)])
+def test_signals_keep_their_size_through_transposed_convolutions(kernel, stride):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(32, 256, kernel, stride)
+    he_initialise(layer)
+    with torch.no_grad():
+        signal = layer(torch.randn(4, 32, 20, 20).relu())[..., kernel:-kernel, kernel:-kernel]
+    # The mean square of 256 channels, each with its own weights: to 15 %, which is five times its spread.
+    assert signal.square().mean() == pytest.approx(1, abs=0.15)
+    assert not layer.bias.any()
+
+
+def test_first_weights_leave_the_tents_alone():
+    net = FCN(16, width=2)
+    for tent, fresh in [(net.twice, BilinearUpsampling(3, 2)), (net.restore, BilinearUpsampling(3, 16))]:
+        assert torch.equal(tent.weight, fresh.weight)

@@ -307,7 +307,8 @@ class UNet(nn.Module):
 
     def _check_even(self, image):
         multiple = 2 ** len(self.up)
-        smallest = 12 * multiple - 4  # of which four rows and columns come out
+        lost = 12 * multiple - 8  # rows and columns that do not come out again
+        smallest = lost + min(multiple, 4)
         for size in image.shape[-2:]:
             if size < smallest or (size - smallest) % multiple:
                 more = (smallest - size) % multiple if size > smallest else smallest - size
