@@ -363,6 +363,28 @@ class InCrops(nn.Module):
         return torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
 
 
+class Turned(nn.Module):
+    """A network asked about all eight turns and flips of square images: (N, C, S, S) -> (N, classes, S, S).
+
+    Tissue has no upright direction, so the eight answers differ by chance, and their mean differs less from
+    the truth. (Ronneberger, Fischer and Brox, MICCAI 2015, section 4, average over seven rotated versions.)
+    The mean is taken of log-probabilities.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        total = 0
+        for turns in range(4):
+            turned = torch.rot90(image, turns, (-2, -1))
+            upright = self.network(turned).log_softmax(1)
+            flipped = self.network(turned.flip(-1)).log_softmax(1).flip(-1)
+            total = total + torch.rot90(upright + flipped, -turns, (-2, -1))
+        return total / 8
+
+
 def check_divisible(image, multiple, why=None):
     """Raise ValueError unless height and width of image (N, C, H, W) are multiples of a number."""
     height, width = image.shape[-2:]

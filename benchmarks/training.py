@@ -1,0 +1,87 @@
+"""Equal wall-clock: the series' own U-Net recipe against segmentation-models-pytorch's Unet, plainly trained.
+
+Both train for the same number of seconds on the same pictures, on all cores, from random weights. Ours is the
+recipe that made the weights in data/weights (`unet`, `real-unet`), with as many steps as fit. The peer is
+`smp.Unet("resnet18", encoder_weights=None)` with what its users usually write: Adam at 1e-3 throughout,
+random crops of 128 x 128, flips and turns, cross-entropy. Both are judged on pictures that they never saw,
+plainly and as chapter 8 does it, averaged over turns and flips.
+
+python benchmarks/training.py             60 s and 300 s each: half an hour in all with the real slices
+python benchmarks/training.py 20          other budgets, in seconds
+"""
+
+import sys
+import time
+
+import torch
+from torch.nn import functional as F
+
+from utils.comparison import label
+from utils.data import isbi2012, isbi2012_folder, micrographs, sixteen_and_four
+from utils.metrics import mean_iou, pixel_accuracy
+from utils.models import Turned
+from utils.patches import random_crops
+from utils.training import RECIPES, Adam, train
+
+
+def ours(recipe, pictures, budget):
+    """As many steps of our recipe as fit into a budget of seconds, judged from a few."""
+    begin = time.perf_counter()
+    train(recipe.network(), recipe.draw(pictures), 10, loss=recipe.loss)
+    steps = int(budget / (time.perf_counter() - begin) * 10)
+    torch.manual_seed(0)
+    network = recipe.network()
+    train(network, recipe.draw(pictures), steps, loss=recipe.loss)
+    return network, steps
+
+
+def theirs(network, pictures, budget):
+    """A constant learning rate, until the time is up."""
+    network.train().to(memory_format=torch.channels_last)
+    optimizer, draw, random = Adam(network.parameters()), random_crops(pictures, 128), torch.Generator()
+    random.manual_seed(0)
+    begin, step = time.perf_counter(), 0
+    while time.perf_counter() - begin < budget:
+        images, labels = draw(random)
+        network.zero_grad()
+        F.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()
+        optimizer.step(step := step + 1, 1e-3)
+    return network.eval(), step
+
+
+def judge(network, test, turns=False):
+    found = label(Turned(network) if turns else network, test.images)
+    classes = len(test.classes)
+    return mean_iou(found, test.labels, classes), 1 - pixel_accuracy(found, test.labels, classes)
+
+
+def main():
+    budgets = [int(each) for each in sys.argv[1:]] or [60, 300]
+    data = {"micrographs": ("unet", micrographs("train"), micrographs("test"))}
+    if folder := isbi2012_folder():
+        data["real slices"] = ("real-unet", *sixteen_and_four(isbi2012(folder)))
+    try:
+        import segmentation_models_pytorch as smp
+    except ModuleNotFoundError:
+        smp = None
+        print("segmentation-models-pytorch is not installed, so that its rows are missing.\n")
+    print("| pictures | network | seconds | steps | mean IoU | pixel error |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for budget in budgets:
+        for pictures, (name, train_set, test) in data.items():
+            rows = {"ours": ours(RECIPES[name], train_set, budget)}
+            if smp:
+                torch.manual_seed(0)
+                peer = smp.Unet("resnet18", encoder_weights=None, in_channels=1, classes=len(test.classes))
+                rows[f"smp.Unet {smp.__version__}"] = theirs(peer, train_set, budget)
+            for who, (network, steps) in rows.items():
+                for turns in (False, True):
+                    iou, error = judge(network, test, turns)
+                    what = f"{who}, turned" if turns else who
+                    print(
+                        f"| {pictures} | {what} | {budget} | {steps} | {iou:.3f} | {error:.1%} |", flush=True
+                    )
+
+
+if __name__ == "__main__":
+    main()
