@@ -311,7 +311,7 @@ def cut_out(field_of, field, part):
 
     Returns:
         the Box to cut out; the place (row, col) of the part's first pixel in its scores; and whether the
-        part's first and last pixel see in it what they see in the image.
+        part's first and last pixel see in it what they see in the image, and so do all between.
 
     Raises:
         ValueError: no part of the image has those pixels at all.
@@ -333,7 +333,9 @@ def cut_out(field_of, field, part):
             break  # the whole image, which would prove nothing
         alone = _fields_in(cut, field_of, field, [(row, col), (row + size[0], col + size[1])])
         if alone == corners:
-            return cut, (row, col), True
+            ends = zip(cut[:2], cut[2:], field.shape[-2:], field.stride, strict=True)
+            same = all(stride < size or (start, stop) == (0, size) for start, stop, size, stride in ends)
+            return cut, (row, col), same  # where no pattern repeats, only the whole image is sure to do
         usual = usual or (alone and (cut, (row, col), False))
     if usual:  # which the proof will show to be wrong
         return usual
