@@ -135,6 +135,13 @@ def test_align_corners_is_refused(tile):
         tiled(double(TinyUNet, up=up), picture(256, 272), tile)
 
 
+@pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool2d((8, 10)), nn.Upsample((64, 80), mode="bilinear")])
+def test_layers_that_go_by_the_size_of_the_image_are_refused(layer):
+    network = double(lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), layer))
+    with pytest.raises(ValueError, match=r"no part of the image gives the tile at"):
+        tiled(network, picture(32, 40), 4)
+
+
 @pytest.mark.parametrize("tile", [0, -8, 32.0, None])
 def test_a_tile_is_a_positive_number(tile):
     with pytest.raises(ValueError, match=rf"tile is {tile}, expected a whole number of output pixels from 1"):
