@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from random_networks import Net, networks, true_fields
 from torch import nn
 
-from utils.receptive_field import UnknownOperation, receptive_field
+from utils.receptive_field import Box, UnknownOperation, receptive_field
 
 torch.set_num_threads(1)
 MANY = int(os.environ.get("RANDOM_NETWORKS", "0"))
@@ -767,3 +767,41 @@ def test_a_pixel_outside_is_an_error():
             ask(8, 0)
         with pytest.raises(IndexError):
             ask(0, -1)
+
+
+# ------------------------------------------------------------------ the field of a tile
+
+POOL = nn.functional.avg_pool2d
+
+TILED = {
+    "strided": Calls(lambda x: POOL(POOL(x, 3, 1, 1), (2, 1))),
+    "enlarged again": nn.Sequential(conv(1, 1), nn.MaxPool2d(2), nn.ConvTranspose2d(1, 1, 2, 2)),
+    "a plus": Calls(lambda x: POOL(x, (1, 7), 1, (0, 3)) + POOL(x, (7, 1), 1, (3, 0))),
+    "a given grid": GivenWarp(3, mode="bilinear", align_corners=False),
+    "a given grid before a border": nn.Sequential(Rotation(), nn.ZeroPad2d(2)),
+    "nothing in some columns": Calls(lambda x: nn.functional.pad(x, (5, 0))[..., :10]),
+    "turned over": Calls(lambda x: POOL(x.flip(2), 3, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_the_box_of_a_tile_is_round_the_fields_of_all_its_pixels(name):
+    rf = receptive_field(TILED[name], (1, 1, 8, 8))
+    for layer in (rf, rf.layers[0]):
+        height, width = layer.output_shape[2:]
+        masks = np.array([[layer.mask(row, col) for col in range(width)] for row in range(height)])
+        assert masks.any()
+        for top, left in np.ndindex(height, width):
+            for bottom in range(top + 1, height + 1, 2):
+                for right in range(left + 1, width + 1):
+                    at = np.argwhere(masks[top:bottom, left:right].any((0, 1)))
+                    hull = (*at.min(0), *(at.max(0) + 1)) if len(at) else (0, 0, 0, 0)
+                    assert layer.box_of(Box(top, left, bottom, right)) == hull
+
+
+@pytest.mark.parametrize("part", [(-1, 0, 2, 2), (0, -1, 2, 2), (0, 0, 9, 2), (0, 0, 2, 10), (8, 0, 9, 2)])
+def test_a_tile_outside_is_an_error(part):
+    rf = receptive_field(conv(1, 1), (1, 1, 8, 9))
+    assert rf.box_of(Box(0, 0, 8, 9)) == (0, 0, 8, 9)
+    with pytest.raises(IndexError, match=r"lies outside the output, which is 8 x 9: take a row from 0 to 7"):
+        rf.box_of(Box(*part))
