@@ -16,7 +16,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from utils.comparison import label
+from utils.comparison import labels_of
 from utils.data import isbi2012, isbi2012_folder, micrographs, sixteen_and_four
 from utils.metrics import mean_iou, pixel_accuracy
 from utils.models import Turned
@@ -50,7 +50,7 @@ def theirs(network, pictures, budget):
 
 
 def judge(network, test, turns=False):
-    found = label(Turned(network) if turns else network, test.images)
+    found = labels_of(Turned(network) if turns else network, test.images)
     classes = len(test.classes)
     return mean_iou(found, test.labels, classes), 1 - pixel_accuracy(found, test.labels, classes)
 

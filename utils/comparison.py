@@ -55,7 +55,7 @@ class Patch(NamedTuple):
 
 
 @torch.inference_mode()
-def label(network, images):
+def labels_of(network, images):
     """Class numbers (N, H, W) of images (N, 1, H, W), one after the other."""
     network = for_whole_images(network)
     return torch.cat([network(image[None]).argmax(dim=1) for image in images])
@@ -65,7 +65,7 @@ def quality(name, seeds=SEEDS):
     """Quality of a network of NETWORKS on the test micrographs."""
     test, scores = micrographs("test"), []
     for seed in seeds:
-        found = label(trained(name, seed), test.images)
+        found = labels_of(trained(name, seed), test.images)
         scores.append(iou_per_class(confusion(found, test.labels, len(test.classes))))
     classes = torch.stack(scores)
     return Quality(classes, classes.mean(dim=1))

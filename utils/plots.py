@@ -1,6 +1,7 @@
 """Pictures that everybody can read: labelled panels, colours safe for colour blindness, a text for each."""
 
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -81,3 +82,41 @@ def colours(names):
     """A colour for each class: that of COLOURS, or else the next of the palette that none of them has."""
     free = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in names}]
     return [COLOURS.get(name, free[number % len(free)]) for number, name in enumerate(names)]
+
+
+def maps(field):
+    """The maps of a network from left to right, as wide as their channels; an arrow where one is used again.
+
+    Args:
+        field: `utils.receptive_field.ReceptiveField` of the network.
+
+    Returns:
+        matplotlib Figure.
+    """
+    looks = {
+        "conv2d": ("convolution", OTHERS[1], ""),
+        "max_pool2d": ("max pooling", OTHERS[0], "\\\\\\"),
+        "conv_transpose2d": ("transposed convolution", OTHERS[2], "///"),
+        "cat": ("two maps side by side", "white", ""),
+    }
+    figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    left, places = 0, {}
+    for layer in field.layers:
+        if layer.op in looks:
+            _, channels, rows, _ = layer.shape
+            _, colour, hatch = looks[layer.op]
+            style = {"color": colour, "edgecolor": "black", "linewidth": 0.6, "hatch": hatch}
+            axis.bar(left, rows, channels, bottom=-rows / 2, align="edge", **style)
+            places.setdefault(rows, []).append((left, left + channels))
+            left += channels + 14
+    for rows, spans in places.items():
+        axis.text(spans[0][0], -rows / 2 - 8, f"{rows} x {rows}", fontsize=8, va="top")
+        before, after = max(pairwise(spans), key=lambda pair: pair[1][0] - pair[0][1])
+        if rows > min(places):  # the way down and the way up are far apart
+            height = rows / 2 - 4
+            axis.annotate("", (after[0], height), (before[1], height), arrowprops={"arrowstyle": "-|>"})
+    axis.set(xticks=[], yticks=[], ylim=(-165, 150))
+    axis.set_frame_on(False)
+    keys = [Patch(facecolor=c, edgecolor="black", hatch=h, label=name) for name, c, h in looks.values()]
+    figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    return figure
