@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from utils.data import Pictures
-from utils.patches import mirror, random_crops, random_patches, sliding_window, windows
+from utils.patches import _bent, mirror, random_crops, random_patches, sliding_window, windows
 
 
 def numbered(height, width):
@@ -78,7 +79,70 @@ def test_draws_use_all_eight_turns():
     assert len(seen) == 8
 
 
-def test_the_same_generator_draws_the_same():
-    draw = random_crops(pictures(), 6)
+@pytest.mark.parametrize("bend", [0, 2])
+def test_the_same_generator_draws_the_same(bend):
+    draw = random_crops(pictures(), 6, bend=bend)
     first, second = (draw(torch.Generator().manual_seed(5)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# --- bent crops ------------------------------------------------------------------------------------------
+
+
+def blobs(count=3, size=40):
+    """Two smooth classes, and images that are their labels."""
+    noise = torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = (F.interpolate(noise, (size, size), mode="bicubic")[:, 0] > 0).long()
+    return Pictures(labels[:, None].float(), labels, ("a", "b"))
+
+
+@pytest.mark.parametrize("margin", [0, 5])
+def test_labels_bend_with_their_images(margin):
+    """The nearest pixel has at least a quarter of what bilinear interpolation reads."""
+    draw = random_crops(blobs(), 24, batch=20, margin=margin, bend=3)
+    images, labels = draw(torch.Generator().manual_seed(1))
+    assert images.shape == (20, 1, 24 + 2 * margin, 24 + 2 * margin) and labels.shape == (20, 24, 24)
+    inside = images[:, 0, margin : margin + 24, margin : margin + 24]
+    assert (labels[inside > 0.751] == 1).all() and (labels[inside < 0.249] == 0).all()
+    assert ((inside > 0.249) & (inside < 0.751)).float().mean() < 0.2  # only the edges are left open
+    assert labels.float().mean().item() == pytest.approx(0.5, abs=0.2)  # so that both were there to be wrong
+
+
+def test_a_bend_is_as_large_as_it_says_and_each_crop_has_its_own():
+    side, bend = 65, 2.0
+    rows, cols = torch.meshgrid(torch.arange(65.0), torch.arange(65.0), indexing="ij")
+    maps = torch.stack([rows, cols]).expand(2000, 2, side, side)  # every pixel is its own place
+    images, labels = _bent(torch.Generator().manual_seed(0), bend, maps, maps)
+    moved = images - maps
+    # In the middle is one of the 3 x 3 points: 2000 draws give the standard deviation of each axis to 1.6 %.
+    for axis in (0, 1):
+        assert moved[:, axis, 32, 32].std().item() == pytest.approx(bend, rel=0.08)
+    assert abs(torch.corrcoef(moved[:, :, 32, 32].T)[0, 1]) < 0.1
+    assert moved[:, :, 8:-8, 8:-8].abs().max() < 6 * bend  # no crop is turned by its grid
+    assert (moved[..., 1:, :] - moved[..., :-1, :])[..., 8:-8, 8:-8].abs().max() < 1.0  # nowhere torn
+    assert (labels - images).abs().max() <= 0.501
+
+
+def test_without_a_bend_crops_are_what_they_were_and_with_a_tiny_one_nearly():
+    noise = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    source = Pictures(noise, (4 * noise[:, 0]).long(), tuple("abcd"))
+    for seed in range(8):
+        (images, labels), (bent, _) = (
+            random_crops(source, 10, batch=4, margin=2, bend=bend)(torch.Generator().manual_seed(seed))
+            for bend in (0, 1e-4)
+        )
+        assert torch.equal((4 * images[:, 0, 2:-2, 2:-2]).long(), labels)
+        torch.testing.assert_close(bent, images, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("bend", [0, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_labels_of_several_channels_keep_their_type_and_their_numbers(dtype, bend):
+    one = pictures(size=20)
+    both = torch.stack([one.labels, one.labels * 7 + 3], dim=1).to(dtype)
+    draw = random_crops(one._replace(labels=both), 12, batch=30, margin=2, bend=bend)
+    images, labels = draw(torch.Generator().manual_seed(2))
+    assert labels.shape == (30, 2, 12, 12) and labels.dtype == dtype
+    assert labels[:, 0].unique().tolist() == [0, 1, 2, 3, 4]  # nothing in between
+    assert torch.equal(labels[:, 1], labels[:, 0] * 7 + 3)  # all channels are bent alike
+    assert torch.equal(images[:, 0, 2:-2, 2:-2].to(dtype), labels[:, 0]) == (bend == 0)
