@@ -282,7 +282,7 @@ def _resume(path, run, network, optimizer):
     return int(metadata["step"])
 
 
-if __name__ == "__main__":
+def main():
     parser = argparse.ArgumentParser(description="Train networks of the series and store their weights.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(RECIPES)}")
     parser.add_argument("--seed", type=int, default=0)
@@ -291,3 +291,7 @@ if __name__ == "__main__":
         train_and_store(name, arguments.seed)
     if not arguments.names:
         print(*RECIPES, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
