@@ -7,7 +7,7 @@ on_screen = $(or $(filter-out Linux,$(shell uname)),$(DISPLAY),$(WAYLAND_DISPLAY
 # JupyterLab refuses to run as root unless told to, and without a screen there is no browser to open.
 lab_options = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(on_screen),,--no-browser)
 
-.PHONY: help lab test fuzz notebooks bench data lock clean
+.PHONY: help lab test fuzz notebooks bench compare data lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -34,6 +34,10 @@ notebooks: ## execute all notebooks, or NOTEBOOKS="notebooks/01_…", and store 
 bench: ## measure, one Markdown table per file in benchmarks/
 	@./install.sh test
 	@set -e; for file in benchmarks/*.py; do $(python) $$file; echo; done
+
+compare: ## measure all networks on the test micrographs; table and figure go into the README
+	@./install.sh lab
+	@$(python) -m utils.comparison
 
 data: ## make the micrographs of data/ again
 	@./install.sh lab

@@ -8,6 +8,7 @@ patches          the window around every pixel, and the proof that it is all tha
 inspector        point at a pixel, see its patch; `inspector.js` is what the browser does
 training         the one training loop, and the weights that come with the series
 metrics          how good is a labelling
+comparison       all networks on the same pictures: one table, one figure
 plots            pictures with a text alternative
 """
 

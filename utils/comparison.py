@@ -1,6 +1,6 @@
 """All networks of the series on the same test micrographs: one table, one figure.
 
-python -m utils.comparison    measures everything anew, and puts table and figure into the README
+python -m utils.comparison    (or make compare) measures everything anew; table and figure go into the README
 
 Every number comes from the weights in data/weights. Each network was trained three times, alike but for the
 seed, on the same batches as the others of its seed (the patch CNN on smaller ones): 1,500 steps of `train`.
@@ -147,7 +147,7 @@ def figure(qualities):
     axis.set(xlabel="intersection over union on eight test micrographs, three seeds each")
     axis.invert_yaxis()
     axis.grid(axis="x", color="#dddddd", lw=0.8)
-    axis.legend(loc="outside upper center", ncols=4, frameon=False)
+    drawing.legend(loc="outside upper center", ncols=4, frameon=False)
     return drawing
 
 

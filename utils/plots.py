@@ -100,21 +100,23 @@ def maps(field):
         "cat": ("two maps side by side", "white", ""),
     }
     figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
-    left, places = 0, {}
+    left, places, joined = 0, {}, {}
     for layer in field.layers:
         if layer.op in looks:
             _, channels, rows, _ = layer.shape
             _, colour, hatch = looks[layer.op]
             style = {"color": colour, "edgecolor": "black", "linewidth": 0.6, "hatch": hatch}
             axis.bar(left, rows, channels, bottom=-rows / 2, align="edge", **style)
+            if layer.op == "cat":
+                joined[rows] = left
             places.setdefault(rows, []).append((left, left + channels))
             left += channels + 14
     for rows, spans in places.items():
         axis.text(spans[0][0], -rows / 2 - 8, f"{rows} x {rows}", fontsize=8, va="top")
-        before, after = max(pairwise(spans), key=lambda pair: pair[1][0] - pair[0][1])
-        if rows > min(places):  # the way down and the way up are far apart
-            height = rows / 2 - 4
-            axis.annotate("", (after[0], height), (before[1], height), arrowprops={"arrowstyle": "-|>"})
+        if rows in joined:  # from the last map before the widest gap, where the way down ends
+            last, _ = max(pairwise(spans), key=lambda pair: pair[1][0] - pair[0][1])
+            ends = (joined[rows], rows / 2 + 4), (last[1] - 4, rows / 2 + 4)
+            axis.annotate("", *ends, arrowprops={"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0})
     axis.set(xticks=[], yticks=[], ylim=(-165, 150))
     axis.set_frame_on(False)
     keys = [Patch(facecolor=c, edgecolor="black", hatch=h, label=name) for name, c, h in looks.values()]
