@@ -11,6 +11,7 @@ Every network takes images (N, C, H, W) with values in [0, 1] and returns scores
 
 import math
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -265,26 +266,24 @@ class UNet(nn.Module):
             and width must be multiples of 2 to the depth. "valid", as in the paper: no padding; the output
             is smaller, and every map to be pooled must have an even size.
         skips: False leaves the maps of the way down out.
+        batch_norm: True normalises after every 3 x 3 convolution, as most do today and the paper did not.
 
     Raises:
         ValueError: the padding is neither, or the image has a size that does not fit.
     """
 
-    def __init__(self, depth=3, width=8, classes=3, channels=1, padding="same", skips=True):
+    def __init__(self, depth=3, width=8, classes=3, channels=1, padding="same", skips=True, batch_norm=False):
         super().__init__()
         if padding not in ("same", "valid"):
             raise ValueError(f"padding is {padding!r}, expected 'same' or 'valid'.")
         self.padding, self.skips = padding, skips
         widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(
-            _two_convolutions(before, after, padding) for before, after in pairwise([channels, *widths])
-        )
+        two = partial(_two_convolutions, padding=padding, batch_norm=batch_norm)
+        self.down = nn.ModuleList(two(before, after) for before, after in pairwise([channels, *widths]))
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(2 * n, n, kernel_size=2, stride=2) for n in reversed(widths[:-1])
         )
-        self.join = nn.ModuleList(
-            _two_convolutions(2 * n if skips else n, n, padding) for n in reversed(widths[:-1])
-        )
+        self.join = nn.ModuleList(two(2 * n if skips else n, n) for n in reversed(widths[:-1]))
         self.scores = nn.Conv2d(width, classes, 1)
         he_initialise(self)
 
@@ -319,11 +318,13 @@ class UNet(nn.Module):
                 )
 
 
-def _two_convolutions(before, after, padding):
-    return nn.Sequential(
-        *(nn.Conv2d(before, after, 3, padding=padding), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(after, after, 3, padding=padding), nn.ReLU(inplace=True)),
-    )
+def _two_convolutions(before, after, padding, batch_norm):
+    layers = []
+    for n in (before, after):
+        layers += [nn.Conv2d(n, after, 3, padding=padding)]
+        layers += [nn.BatchNorm2d(after)] if batch_norm else []
+        layers += [nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 def _middle(larger, smaller):
