@@ -228,6 +228,19 @@ def test_every_seed_has_weights_and_a_file_of_its_own(quickly):
     assert not torch.equal(zero, one) and not torch.equal(one, two) and not torch.equal(zero, two)
 
 
+def test_a_seed_decides_the_first_weights_and_the_batches(quickly, monkeypatch):
+    started = []
+
+    def start(learner, *args, seed, **options):
+        started.append((seed, weights(learner)))
+
+    monkeypatch.setattr(training, "train", start)
+    for seed in (0, 1, 0):
+        train_and_store("unet", seed)
+    assert [seed for seed, _ in started] == [0, 1, 0]
+    assert torch.equal(started[0][1], started[2][1]) and not torch.equal(started[0][1], started[1][1])
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
