@@ -100,8 +100,13 @@ def short_enough(path, notebook):
 
 def links_lead_somewhere(path, notebook):
     for target in LINK.findall(prose(notebook)):
-        if not re.match(r"#|\w+:", target):
-            assert (path.parent / target.partition("#")[0]).exists(), f"{target} does not exist"
+        file, _, heading = target.partition("#")
+        if file and not re.match(r"\w+:", target):
+            assert (path.parent / file).exists(), f"{file} does not exist"
+        if heading and file.endswith(".ipynb"):
+            there = prose(nbformat.read(path.parent / file, as_version=4))
+            anchors = [title.replace(" ", "-") for title in re.findall(r"^#+ (.*)", there, re.M)]
+            assert heading in anchors, f"{file} has no heading {heading}"
 
 
 def leads_to_next_chapter(path, notebook):
@@ -171,6 +176,7 @@ BAD = [
     (short_enough, new_notebook(cells=[new_code_cell("1") for _ in range(36)])),
     (short_enough, notebook_with(printed("x" * 3_000_000))),
     (links_lead_somewhere, notebook_with(text="[gone](gone.ipynb)")),
+    (links_lead_somewhere, notebook_with(text="[there](02_b.ipynb#Gone)")),
     (leads_to_next_chapter, without_link()),
 ]
 
@@ -178,7 +184,8 @@ BAD = [
 @pytest.fixture
 def chapter(tmp_path) -> Path:
     """Where the first of two chapters would be."""
-    (tmp_path / "02_b.ipynb").touch()
+    second = new_notebook(cells=[new_markdown_cell("# Second\n\n## A part")])
+    nbformat.write(second, tmp_path / "02_b.ipynb")
     return tmp_path / "01_a.ipynb"
 
 
@@ -192,8 +199,6 @@ def test_rule_refuses_a_bad_notebook(rule, notebook, chapter):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_rule_accepts_a_good_notebook(rule, chapter):
-    text = (
-        "## Section\n\n### Part\n\n`a[0](gone)` $f[x](y)$ [there](02_b.ipynb#part) [far](https://example.org)"
-    )
+    text = "## Section\n\n### Part\n\n`a[0](gone)` $f[x](y)$ [there](02_b.ipynb#A-part) [far](https://example.org)"
     html = '<img src="data:image/png;base64,/tmp/x" alt="A curve.">'
     rule(chapter, notebook_with(printed("loss 0.5"), shown(**{"text/html": html}), text=text))
