@@ -288,6 +288,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name in arguments.names:
+        _recipe(name)  # an error before any work
+    for name in arguments.names:
         train_and_store(name, arguments.seed)
     if not arguments.names:
         print(*RECIPES, sep="\n")
