@@ -1,6 +1,7 @@
 """The table of all networks: what the README says is what the shipped weights give."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from utils.data import micrographs
 from utils.models import DeconvNet, PatchNet, Turned, UNet, for_whole_images
 from utils.patches import sliding_window
 from utils.receptive_field import receptive_field
+from utils.training import trained
 
 
 def readme_rows():
@@ -33,6 +35,10 @@ def readme_rows():
     rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in found.split("\n") if line]
     rows = [row for row in rows if len(row) > 1 and not row[0].startswith("---")]
     return {row[0] if number else "": row[1:] for number, row in enumerate(rows)}
+
+
+def receptive_field_of(name):
+    return receptive_field(for_whole_images(trained(name)), (1, 1, 256, 256))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -54,7 +60,7 @@ def test_readme_says_what_the_networks_are(name):
     assert row["MACs per pixel"] == f"{measured.macs:,.0f}"
     assert row["patch"] == " or ".join(map(str, measured.sides))
     assert abs(float(row["effective"]) - measured.effective) <= 1
-    assert row["exact patch"].startswith("yes") == measured.exact
+    assert row["exact patch"] == ("yes" if measured.exact else "whole crop")
     assert measured.effective < max(measured.sides)
 
 
@@ -64,15 +70,20 @@ def test_the_deconvnets_patch_is_its_crop_and_the_others_have_an_exact_one():
     assert box == (128, 0, 256, 128)
 
 
-def receptive_field_of(name):
-    from utils.training import trained
+def test_patches_have_the_sizes_that_the_chapters_derive():
+    sides = {name: patch(name).sides for name in ("patch-65", "fcn-8s", "segnet", "unet")}
+    assert sides == {"patch-65": [65], "fcn-8s": [188, 220], "segnet": [252, 284], "unet": [92, 100]}
 
-    return receptive_field(for_whole_images(trained(name)), (1, 1, 256, 256))
 
-
-def test_the_order_is_that_of_the_story():
-    means = {name: quality(name).mean for name in ("unet", "unet-without-skips", "deconvnet")}
-    assert means["unet"].min() > means["unet-without-skips"].max() > means["deconvnet"].max()
+def test_the_order_is_what_the_readme_says():
+    """In every class U-Net leads with every seed; in the mean, no seed changes the order of the others."""
+    found = {name: quality(name) for name in NETWORKS}
+    others = torch.stack([found[name].classes for name in NETWORKS if name != "unet"]).amax((0, 1))
+    assert (found["unet"].classes.amin(0) > others).all()
+    groups = [("unet-without-skips", "segnet"), ("patch-65",), ("fcn-8s",), ("deconvnet",)]
+    for better, worse in pairwise(groups):
+        least = min(found[name].mean.min() for name in better)
+        assert least > max(found[name].mean.max() for name in worse), (better, worse)
 
 
 def test_a_patch_net_for_whole_images_is_the_sliding_window():
@@ -106,7 +117,7 @@ def test_others_are_used_as_they_are():
 def test_turned_gives_the_turned_image_the_turned_answer():
     """The mean over all turns and flips knows no direction; the network alone does."""
     torch.manual_seed(0)
-    net, image = UNet(depth=2).double().eval(), torch.rand(1, 1, 32, 32, dtype=torch.float64)
+    net, image = UNet(depth=2).double().eval(), torch.rand(1, 1, 32, 48, dtype=torch.float64)
     with torch.no_grad():
         for network, indifferent in ((Turned(net), True), (net, False)):
             upright = network(image)

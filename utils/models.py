@@ -5,7 +5,8 @@ FCN         labels a whole image at once, coarsely, then refines it  (Long, Shel
 DeconvNet   squeezes a crop into one code, and unfolds the code      (Noh, Hong and Han, ICCV 2015)
 UNet        comes back up beside what it saw on the way down         (Ronneberger, Fischer, Brox, MICCAI 2015)
 
-`convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size.
+`convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size, and
+`for_whole_images` makes any of them score every pixel; `Turned` asks one about all turns and flips.
 Every network takes images (N, C, H, W) with values in [0, 1] and returns scores before the softmax.
 """
 
@@ -62,7 +63,7 @@ class PatchNet(nn.Module):
     def forward(self, patches):
         if patches.shape[-2:] != (self.window, self.window):
             raise ValueError(
-                f"the patches are {tuple(patches.shape[-2:])}, expected {self.window} x {self.window}; cut "
+                f"the patches are {_size(patches)}, expected {self.window} x {self.window}; cut "
                 "them with utils.patches.sliding_window, or use utils.models.a_trous for whole images."
             )
         return self.classifier(self.features(patches))
@@ -231,8 +232,8 @@ class DeconvNet(nn.Module):
     def forward(self, image):
         if len(self.code) and image.shape[-2:] != (self.side, self.side):
             raise ValueError(
-                f"the image is {tuple(image.shape[-2:])}, expected {self.side} x {self.side}, because the "
-                "code is made of the whole crop; cut it into crops of that size."
+                f"the image is {_size(image)}, expected {self.side} x {self.side}, because the code is made "
+                "of the whole crop; use utils.models.for_whole_images."
             )
         check_divisible(image, 32)
         switches = []
@@ -312,9 +313,9 @@ class UNet(nn.Module):
             if size < smallest or (size - smallest) % multiple:
                 more = (smallest - size) % multiple if size > smallest else smallest - size
                 raise ValueError(
-                    f"the image is {tuple(image.shape[-2:])}, expected heights and widths of {smallest}, "
+                    f"the image is {_size(image)}, expected heights and widths of {smallest}, "
                     f"{smallest + multiple}, {smallest + 2 * multiple} and so on, so that every map to be "
-                    f"pooled is even; enlarge {size} by {more}, for example with F.pad(..., mode='reflect')."
+                    f"pooled is even; enlarge {size} by {more}, as with F.pad(..., mode='replicate')."
                 )
 
 
@@ -365,7 +366,7 @@ class InCrops(nn.Module):
 
 
 class Turned(nn.Module):
-    """A network asked about all eight turns and flips of square images: (N, C, S, S) -> (N, classes, S, S).
+    """A network asked about all eight turns and flips of images: (N, C, H, W) -> (N, classes, H, W).
 
     Tissue has no upright direction, so the eight answers differ by chance, and their mean differs less from
     the truth. (Ronneberger, Fischer and Brox, MICCAI 2015, section 4, average over seven rotated versions.)
@@ -374,7 +375,7 @@ class Turned(nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.network = network
+        self.network = for_whole_images(network)
 
     def forward(self, image):
         total = 0
@@ -393,9 +394,13 @@ def check_divisible(image, multiple, why=None):
         down, right = -height % multiple, -width % multiple
         why = why or f"the network halves it until it is {multiple} times smaller"
         raise ValueError(
-            f"the image is {height} x {width}, expected multiples of {multiple}, because {why}; pad it with "
-            f"F.pad(image, (0, {right}, 0, {down}), mode='reflect') and crop the scores afterwards."
+            f"the image is {_size(image)}, expected multiples of {multiple}, because {why}; pad it with "
+            f"F.pad(image, (0, {right}, 0, {down}), mode='replicate') and crop the scores afterwards."
         )
+
+
+def _size(maps):
+    return " x ".join(map(str, maps.shape[-2:]))
 
 
 def he_initialise(network):
@@ -435,8 +440,11 @@ def multiply_accumulates(network, shape):
 
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.inference_mode():
-        network(torch.zeros(shape))
-    for hook in hooks:
-        hook.remove()
+    weight = next(network.parameters())
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(shape, dtype=weight.dtype, device=weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return total

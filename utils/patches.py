@@ -1,7 +1,15 @@
-"""Patches: the window around every pixel, and what a classifier says about each."""
+"""Patches: the window around every pixel, the proof that it decides, and tiles that are as good as one pass.
+
+sliding_window   scores every pixel from the window around it: the slow, literal way
+random_patches   batches to train on: windows; `random_crops`, crops with a class for each pixel
+patch_proof      the patch alone gives the scores of the whole image
+tiled            the scores of a large image, tile by tile
+influence        how much each pixel of a patch moves a score: the effective field
+"""
 
 import copy
 from functools import cache, partial
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -55,8 +63,7 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
     Raises:
         ValueError: the image has another shape or is too small to be mirrored, or the window is even.
     """
-    if image.ndim != 4 or len(image) != 1:
-        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    _check_image(classifier, image)
     if window % 2 == 0:
         raise ValueError(f"window is {window}, expected an odd number, so that one pixel is in the middle.")
     views = windows(mirror(image, window), window, stride)[0]
@@ -102,9 +109,10 @@ def random_patches(pictures, window, batch=256):
 def random_crops(pictures, size, batch=8, margin=0, bend=0):
     """A source of training batches: crops of the pictures with the classes of their pixels.
 
-    All crops of one batch are turned or flipped alike. With `bend`, each is also bent on its own, its labels
-    alike: random displacements at 3 x 3 points, continued smoothly between them (Ronneberger, Fischer and
-    Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015, section 3.1).
+    All crops of one batch are turned or flipped alike. With `bend`, about half of them are bent as well, their
+    labels alike: random displacements at 3 x 3 points, continued smoothly between them (Ronneberger, Fischer
+    and Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015, section 3.1).
+    Bending blurs a little; the other half stays as sharp as the pictures that the network will be asked about.
 
     Args:
         pictures: `utils.data.Pictures`; the labels may hold several numbers for each pixel, (N, K, H, W).
@@ -129,7 +137,8 @@ def random_crops(pictures, size, batch=8, margin=0, bend=0):
         crops = _turned(random, images[n, row, column], labels[n, row, column])
         image, label = _bent(random, bend, *crops) if bend else crops
         label = label[..., margin : margin + size, margin : margin + size]
-        return image, label.squeeze(1).to(pictures.labels.dtype)
+        label = label[:, 0] if pictures.labels.ndim == 3 else label
+        return image, label.to(pictures.labels.dtype)
 
     return draw
 
@@ -142,15 +151,16 @@ def _turned(random, *squares):
 
 
 def _bent(random, bend, images, labels):
-    """Images (N, C, S, S) and labels (N, K, S, S), both displaced alike by smooth noise."""
-    side = images.shape[-1]
-    knots = torch.randn(len(images), 2, 3, 3, generator=random) * bend * 2 / (side - 1)  # -1 to 1 is the side
+    """Images (N, C, S, S) and labels (N, K, S, S), about half of them displaced by the same smooth noise."""
+    n, side = len(images), images.shape[-1]
+    chosen = torch.rand(n, 1, 1, 1, generator=random) < 0.5
+    knots = chosen * torch.randn(n, 2, 3, 3, generator=random) * bend * 2 / (side - 1)  # -1 to 1 is the side
     moved = F.interpolate(knots, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     steps = torch.linspace(-1, 1, side)
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1) + moved
     return tuple(
-        F.grid_sample(maps, grid, mode, padding_mode="reflection", align_corners=True)
-        for maps, mode in ((images, "bilinear"), (labels, "nearest"))
+        F.grid_sample(maps.float(), grid, mode, padding_mode="reflection", align_corners=True).to(maps.dtype)
+        for maps, mode in ((images, "bicubic"), (labels, "nearest"))
     )
 
 
@@ -194,13 +204,7 @@ def patch_proof(model, image, row, col):
         TypeError: the image, or what the network returns, is no tensor.
         IndexError: the pixel lies outside the output.
     """
-    if not isinstance(image, torch.Tensor):
-        raise TypeError(f"the image is a {type(image).__name__}, expected a tensor (1, C, H, W).")
-    if image.ndim != 4 or len(image) != 1:
-        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
-    kind = next((weight.dtype for weight in model.parameters()), image.dtype)
-    if image.dtype != kind:
-        raise ValueError(f"the image is {image.dtype}, the network {kind}; make it image.to({kind}).")
+    _check_image(model, image)
     field = receptive_field(model, tuple(image.shape))
     field.box(row, col)  # an error for a pixel outside comes before any work
     _check_local(field)
@@ -230,7 +234,9 @@ def tiled(model, image, tile):
     The overlap-tile strategy of Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical
     image segmentation", MICCAI 2015, section 2. Each tile of the output is computed from the part of the
     image that its pixels can see: the halo is their receptive field, and the cut starts at a multiple of the
-    total stride. So it is exact, with zero padding and at the image's borders too.
+    total stride. So it is exact, with zero padding and at the image's borders too. (Fields show which pixels
+    a score depends on, not how: of a network that knows a pixel's place in the image, or the image's size,
+    or that drops out at random, they cannot tell that it must not be cut.)
 
     Args:
         model: network that gives images (1, C, H, W) scores (1, classes, h, w), in eval mode.
@@ -243,17 +249,19 @@ def tiled(model, image, tile):
 
     Raises:
         WholeImageError: a layer lets every pixel see the whole image; the message says which, and why.
-        ValueError: the image has another shape, tile is no positive number, or no part of the image gives a
-            tile the patches that it has there.
+        ValueError: the image has another shape or type, tile is no positive number, or no part of the image
+            gives a tile the patches that it has there.
+        TypeError: the image is no tensor.
     """
-    if image.ndim != 4 or len(image) != 1:
-        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
-    if not isinstance(tile, int) or tile < 1:
+    _check_image(model, image)
+    if not isinstance(tile, Integral) or tile < 1:
         raise ValueError(f"tile is {tile!r}, expected a whole number of output pixels from 1 up; try 256.")
     field_of = cache(lambda shape: receptive_field(model, shape))  # most tiles are cut to the same few shapes
     field = field_of(tuple(image.shape))
     _check_local(field)
     height, width = field.output_shape[-2:]
+    if tile >= max(height, width):
+        return score_map(model, image)
     tiles = [
         Box(top, left, min(top + tile, height), min(left + tile, width))
         for top in range(0, height, tile)
@@ -339,7 +347,10 @@ def cut_out(field_of, field, part):
         usual = usual or (alone and (cut, (row, col), False))
     if usual:  # which the proof will show to be wrong
         return usual
-    raise ValueError(f"no part of the image gives output pixel {part[:2]} the patch that it has in it.")
+    raise ValueError(
+        f"no part of the image gives output pixel {part[:2]} the patch that it has in the whole of it; score "
+        "the image in one pass."
+    )
 
 
 def _axis(field, axis):
@@ -371,6 +382,16 @@ def _fields_in(cut, field_of, field, pixels):
     return [Box(b.top + cut.top, b.left + cut.left, b.bottom + cut.top, b.right + cut.left) for b in found]
 
 
+def _check_image(model, image):
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"the image is a {type(image).__name__}, expected a tensor (1, C, H, W).")
+    if image.ndim != 4 or len(image) != 1:
+        raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    kind = next((weight.dtype for weight in model.parameters()), image.dtype)
+    if image.dtype != kind:
+        raise ValueError(f"the image is {image.dtype}, the network {kind}; make it image.to({kind}).")
+
+
 def _check_local(field):
     if field.whole_image:
         layers = "; ".join(f"layer {layer!r}: {reason}" for layer, reason in field.whole_image)
@@ -392,6 +413,6 @@ def influence(score, image):
 
 
 def effective_pixels(heat, share):
-    """The fewest pixels of an `influence` (H, W) that have a share of it in all, between 0 and 1."""
+    """The fewest pixels of an `influence` (H, W), not all 0, that have a share of it, from 0 to 1."""
     falling = heat.flatten().sort(descending=True).values.cumsum(0)
     return int(torch.searchsorted(falling, share * falling[-1])) + 1

@@ -106,6 +106,10 @@ class Layer:
 
     def box_of(self, part: Box) -> Box:
         """The smallest box round the fields of all output pixels in a box of them, such as a tile."""
+        if part.bottom <= part.top or part.right <= part.left:
+            raise ValueError(
+                f"{part} holds no output pixel: let it end behind its start, in rows and columns"
+            )
         check(*part[:2], self.output_shape, "output")
         check(part.bottom - 1, part.right - 1, self.output_shape, "output")
         found = []
