@@ -98,12 +98,13 @@ def blobs(count=3, size=40):
 
 @pytest.mark.parametrize("margin", [0, 5])
 def test_labels_bend_with_their_images(margin):
-    """The nearest pixel has at least a quarter of what bilinear interpolation reads."""
+    """Near the middle of an edge bicubic interpolation and the nearest pixel may disagree, elsewhere not."""
     draw = random_crops(blobs(), 24, batch=20, margin=margin, bend=3)
     images, labels = draw(torch.Generator().manual_seed(1))
     assert images.shape == (20, 1, 24 + 2 * margin, 24 + 2 * margin) and labels.shape == (20, 24, 24)
     inside = images[:, 0, margin : margin + 24, margin : margin + 24]
-    assert (labels[inside > 0.751] == 1).all() and (labels[inside < 0.249] == 0).all()
+    assert (labels[inside > 0.8] == 1).float().mean() > 0.999
+    assert (labels[inside < 0.2] == 0).float().mean() > 0.999
     assert ((inside > 0.249) & (inside < 0.751)).float().mean() < 0.2  # only the edges are left open
     assert labels.float().mean().item() == pytest.approx(0.5, abs=0.2)  # so that both were there to be wrong
 
@@ -114,13 +115,17 @@ def test_a_bend_is_as_large_as_it_says_and_each_crop_has_its_own():
     maps = torch.stack([rows, cols]).expand(2000, 2, side, side)  # every pixel is its own place
     images, labels = _bent(torch.Generator().manual_seed(0), bend, maps, maps)
     moved = images - maps
-    # In the middle is one of the 3 x 3 points: 2000 draws give the standard deviation of each axis to 1.6 %.
+    chosen = moved.abs().flatten(1).amax(1) > 0.01
+    assert chosen.float().mean().item() == pytest.approx(0.5, abs=0.06)  # about half of them, to 5 sd
+    moved = moved[chosen]
+    # In the middle is one of the 3 x 3 points: 1000 draws give the standard deviation of each axis to 2.2 %.
     for axis in (0, 1):
         assert moved[:, axis, 32, 32].std().item() == pytest.approx(bend, rel=0.08)
     assert abs(torch.corrcoef(moved[:, :, 32, 32].T)[0, 1]) < 0.1
     assert moved[:, :, 8:-8, 8:-8].abs().max() < 6 * bend  # no crop is turned by its grid
     assert (moved[..., 1:, :] - moved[..., :-1, :])[..., 8:-8, 8:-8].abs().max() < 1.0  # nowhere torn
-    assert (labels - images).abs().max() <= 0.501
+    # The nearest pixel is at most half a pixel away; bicubic places may be off by a tenth.
+    assert (labels - images)[..., 8:-8, 8:-8].abs().max() < 0.6
 
 
 def test_without_a_bend_crops_are_what_they_were_and_with_a_tiny_one_nearly():

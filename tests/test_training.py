@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils import training
-from utils.data import Pictures
-from utils.models import PatchNet
+from utils.data import Pictures, micrographs
+from utils.models import PatchNet, for_whole_images
 from utils.patches import random_crops, random_patches
 from utils.training import (
     RECIPES,
@@ -163,7 +163,19 @@ def test_every_file_of_weights_belongs_to_a_recipe():
 
 
 def test_all_weights_are_small():
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 8_000_000
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) < 8_000_000
+
+
+@pytest.mark.parametrize("name", ["patch-65", "fcn-8s", "unet"])
+def test_half_precision_changes_hardly_a_class(name):
+    """What rounding did once, done again: every weight moves by up to 2^-11 of itself."""
+    network, image = for_whole_images(trained(name)), micrographs("test").images[:1]
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        before = network(image).argmax(1)
+        for weight in network.parameters():
+            weight *= 1 + 2**-11 * (2 * torch.rand(weight.shape, generator=random) - 1)
+        assert (network(image).argmax(1) != before).float().mean() < 1e-3
 
 
 def test_unknown_and_missing_weights(tmp_path, monkeypatch):

@@ -109,10 +109,10 @@ def random_patches(pictures, window, batch=256):
 def random_crops(pictures, size, batch=8, margin=0, bend=0):
     """A source of training batches: crops of the pictures with the classes of their pixels.
 
-    All crops of one batch are turned or flipped alike. With `bend`, about half of them are bent as well, their
-    labels alike: random displacements at 3 x 3 points, continued smoothly between them (Ronneberger, Fischer
+    All crops of one batch are turned or flipped alike. With `bend`, about half of them are bent as well, with
+    their labels: random displacements at 3 x 3 points, continued smoothly between them (Ronneberger, Fischer
     and Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015, section 3.1).
-    Bending blurs a little; the other half stays as sharp as the pictures that the network will be asked about.
+    Bending blurs a little; the other half stays as sharp as the pictures that a network will be asked about.
 
     Args:
         pictures: `utils.data.Pictures`; the labels may hold several numbers for each pixel, (N, K, H, W).

@@ -235,7 +235,8 @@ def train_and_store(name, seed=0):
     learner = recipe.form(network)
     WEIGHTS.mkdir(exist_ok=True)
     draw, checkpoint = recipe.draw(recipe.pictures()), path.with_suffix(".checkpoint")
-    train(learner, draw, recipe.steps, recipe.learning_rate, seed, recipe.loss, checkpoint)
+    rate = recipe.learning_rate
+    train(learner, draw, recipe.steps, rate, seed=seed, loss=recipe.loss, checkpoint=checkpoint)
     if learner is not network:
         for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
             weight.data = learned.data.reshape(weight.shape)
