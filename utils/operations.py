@@ -213,7 +213,7 @@ def indexing(a):
 @rule("cat stack")
 def concatenation(a):
     """Along channels all are read; along rows or columns, each where it lies."""
-    out, parts, start = a.shape, list(a.sources), 0
+    out, parts, start = shape_of_cat(a) or a.shape, list(a.sources), 0
     dim = a.dim % len(out)
     if a.op == "stack":
         parts = [part and part.reshaped((*out[:dim], 1, *out[dim + 1 :])) for part in parts]
@@ -222,6 +222,16 @@ def concatenation(a):
             parts[i] = parts[i] and parts[i].picked(dim, np.arange(out[dim]) - start, 1)
             start += 1 if a.op == "stack" else tensor.shape[dim]
     return joined(parts, out)
+
+
+def shape_of_cat(a):
+    """Without asking torch, which would import its compiler for it: 140 MB. None for unusual tensors."""
+    first, dim = a.tensors[0], a.dim % max(a.tensors[0].ndim, 1)
+    others = [(*x.shape[:dim], *x.shape[dim + 1 :]) for x in a.tensors]
+    alike = all(x.is_contiguous() and (x.dtype, x.ndim) == (first.dtype, first.ndim) for x in a.tensors)
+    if a.op == "cat" and first.ndim and alike and len(set(others)) == 1:
+        return (*first.shape[:dim], sum(x.shape[dim] for x in a.tensors), *first.shape[dim + 1 :])
+    return None
 
 
 @rule("mean sum prod amax amin max min argmax argmin any all topk")
