@@ -10,19 +10,20 @@ the pixels).
 import re
 import time
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from matplotlib import pyplot as plt
 
-from utils import progress
+from utils import give_back, progress
 from utils.data import DATA, micrographs
 from utils.metrics import confusion, iou_per_class
 from utils.models import for_whole_images, multiply_accumulates
-from utils.patches import effective_pixels, influence, patch_proof, score_map
+from utils.patches import cut_out, effective_pixels, influence, patch_proof, score_map
 from utils.plots import colours
-from utils.receptive_field import receptive_field
+from utils.receptive_field import Box, receptive_field
 from utils.training import trained
 
 NETWORKS = {
@@ -69,26 +70,26 @@ def quality(name):
     for seed in SEEDS:
         found = labels_of(trained(name, seed), test.images)
         scores.append(iou_per_class(confusion(found, test.labels, len(test.classes))))
+        give_back()
     classes = torch.stack(scores)
     return Quality(classes, classes.mean(dim=1))
 
 
 def patch(name):
     """Patch of a network of NETWORKS, measured on test micrographs."""
-    network, images = trained(name), micrographs("test").images
-    whole, image = for_whole_images(network), images[:1]
+    network, image = trained(name), micrographs("test").images[:1]
+    whole = for_whole_images(network)
     field = receptive_field(whole, (1, 1, 512, 512))
     boxes = [field.box(at, at) for at in range(240, 272)]  # 32 phases
     assert all(box.top > 0 and box.bottom < 512 for box in boxes), f"{name}: a field reaches the border"
     sides = sorted({box.bottom - box.top for box in boxes})
-    counts = []
-    for row, col in [(r, c) for r in (50, 115, 140, 205) for c in (50, 115, 140, 205)]:
-        seen = image.clone().requires_grad_()
-        scores = score_map(whole, seen)[0, :, row, col]
-        counts.append(effective_pixels(influence(scores.max(), seen), 0.9))
+    sixteen = [(row, col) for row in (50, 115, 140, 205) for col in (50, 115, 140, 205)]
+    counts = [effective_pixels(_influence(whole, image, *pixel), 0.9) for pixel in sixteen]
+    give_back()
     exact = not field.whole_image
     if exact:
-        _prove(whole, torch.cat([torch.cat([*images[:2]], 2), torch.cat([*images[2:4]], 2)], 1), sides[-1])
+        _prove(whole, image, sides[-1])
+    give_back()
     return Patch(
         weights=sum(weight.numel() for weight in network.parameters()),
         macs=multiply_accumulates(whole, tuple(image.shape)) / image.numel(),
@@ -98,13 +99,24 @@ def patch(name):
     )
 
 
-def _prove(network, four, side):
-    """Assert that patches in the middle of four micrographs (1, 512, 512) give the scores of all around."""
-    size = (side + 127) // 64 * 64  # larger than the patch, and no larger than it must be
-    image = four[None, :, :size, :size].double()
+def _influence(network, image, row, col):
+    """The effective field of a pixel's best score; of its patch alone, where it has one, to save memory."""
+    field = receptive_field(network, tuple(image.shape))
+    if not field.whole_image:
+        pixel = Box(row, col, row + 1, col + 1)
+        cut, (row, col), _ = cut_out(partial(receptive_field, network), field, pixel)
+        image = image[..., cut.top : cut.bottom, cut.left : cut.right]
+    seen = image.clone().requires_grad_()
+    return influence(score_map(network, seen)[0, :, row, col].max(), seen)
+
+
+def _prove(network, image, side):
+    """Assert that the patches of a few pixels give the scores of the image (1, 1, 256, 256)."""
+    size = 128 if side <= 128 else 256  # double precision takes much memory
+    part, exact = image[..., :size, :size].double(), deepcopy(network).double()
     for row, col in [(0, 0), (1, 5), (6, 3)]:
-        proof = patch_proof(deepcopy(network).double(), image, size // 2 + row, size // 2 + col)
-        assert proof.patch.numel() < image.numel(), "the whole image would prove nothing"
+        proof = patch_proof(exact, part, size // 4 + row, size // 4 + col)
+        assert proof.patch.numel() < part.numel(), "the whole image would prove nothing"
         assert proof.max_abs_difference < 1e-10, f"off by {proof.max_abs_difference}"
 
 

@@ -228,7 +228,8 @@ def shape_of_cat(a):
     """Without asking torch, which would import its compiler for it: 140 MB. None for unusual tensors."""
     first, dim = a.tensors[0], a.dim % max(a.tensors[0].ndim, 1)
     others = [(*x.shape[:dim], *x.shape[dim + 1 :]) for x in a.tensors]
-    alike = all(x.is_contiguous() and (x.dtype, x.ndim) == (first.dtype, first.ndim) for x in a.tensors)
+    alike = all((x.dtype, x.ndim) == (first.dtype, first.ndim) for x in a.tensors)
+    alike &= all([*x.stride()] == sorted(x.stride(), reverse=True) for x in a.tensors)  # not channels last
     if a.op == "cat" and first.ndim and alike and len(set(others)) == 1:
         return (*first.shape[:dim], sum(x.shape[dim] for x in a.tensors), *first.shape[dim + 1 :])
     return None

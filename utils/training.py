@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from scipy.ndimage import distance_transform_edt
-from skimage.measure import label as connected_components
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
@@ -168,8 +167,8 @@ def border_weights(labels, membrane=1, w0=10, sigma=5):
     """
     weights = []
     for mask in (labels == membrane).numpy():
-        cells = connected_components(~mask, connectivity=1)
-        distances = np.sort([distance_transform_edt(cells != cell) for cell in range(1, cells.max() + 1)], 0)
+        cells, count = ndimage.label(~mask)
+        distances = np.sort([ndimage.distance_transform_edt(cells != n + 1) for n in range(count)], axis=0)
         apart = distances[0] + distances[1] if len(distances) > 1 else np.full(mask.shape, np.inf)
         extra = w0 * np.exp(-(apart**2) / (2 * sigma**2)) * mask
         share = mask.mean().clip(1e-6, 1 - 1e-6)
