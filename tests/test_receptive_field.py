@@ -1,6 +1,7 @@
 """The receptive-field engine against the truth: automatic differentiation, and published sizes."""
 
 import os
+import subprocess
 import warnings
 
 import numpy as np
@@ -805,3 +806,17 @@ def test_a_tile_outside_is_an_error(part):
     assert rf.box_of(Box(0, 0, 8, 9)) == (0, 0, 8, 9)
     with pytest.raises(IndexError, match=r"lies outside the output, which is 8 x 9: take a row from 0 to 7"):
         rf.box_of(Box(*part))
+
+
+@pytest.mark.parametrize("network", ["UNet()", "UNet(padding='valid')", "FCN(8)"])
+def test_torchs_compiler_is_not_imported(network):
+    """It takes 140 MB, much for a notebook on a small machine."""
+    code = f"""
+import sys
+from utils.models import FCN, UNet
+from utils.receptive_field import receptive_field
+receptive_field({network}.eval(), (1, 1, 128, 128) if "valid" not in {network!r} else (1, 1, 140, 140))
+assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
