@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import warnings
 
 import numpy as np

@@ -13,6 +13,7 @@ plots            pictures with a text alternative
 """
 
 import ctypes
+import os
 import sys
 
 from tqdm import tqdm
@@ -33,6 +34,7 @@ if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
     shell.events.register("post_run_cell", give_back)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**20)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")  # 1024 convolutions of other sizes: 40 MB
 
 
 def progress(*args, **options):

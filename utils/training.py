@@ -131,12 +131,8 @@ def _patch_recipe(window, classes=3, **others):
     )
 
 
-def _crop_recipe(network, bend=0, **others):
-    return Recipe(network=network, draw=lambda pictures: random_crops(pictures, 128, bend=bend), **others)
-
-
-def _real_recipe(network, **others):
-    return _crop_recipe(partial(network, classes=2), bend=4, pictures=_real_slices, **others)
+def _crop_recipe(network, size=128, batch=8, bend=0, **others):
+    return Recipe(network, lambda pictures: random_crops(pictures, size, batch, bend=bend), **others)
 
 
 def _real_slices():
@@ -168,7 +164,8 @@ def border_weights(labels, membrane=1, w0=10, sigma=5):
     weights = []
     for mask in (labels == membrane).numpy():
         cells, count = ndimage.label(~mask)
-        distances = np.sort([ndimage.distance_transform_edt(cells != n + 1) for n in range(count)], axis=0)
+        distances = [ndimage.distance_transform_edt(cells != n + 1).astype("f4") for n in range(count)]
+        distances = np.sort(distances, axis=0)
         apart = distances[0] + distances[1] if len(distances) > 1 else np.full(mask.shape, np.inf)
         extra = w0 * np.exp(-(apart**2) / (2 * sigma**2)) * mask
         share = mask.mean().clip(1e-6, 1 - 1e-6)
@@ -198,9 +195,18 @@ RECIPES = {
     "unet-without-skips": _crop_recipe(partial(UNet, skips=False)),
     "unet-weighted": _crop_recipe(UNet, pictures=_with_border_weights, loss=weighted_cross_entropy),
     "real-patch-65": _patch_recipe(65, classes=2, steps=3000, pictures=_real_slices),
-    "real-fcn-8s": _real_recipe(FCN),
-    "real-deconvnet": _real_recipe(DeconvNet),
-    "real-unet": _real_recipe(partial(UNet, batch_norm=True), steps=10_000, learning_rate=1e-2),
+    "real-fcn-8s": _crop_recipe(partial(FCN, classes=2), bend=4, pictures=_real_slices),
+    "real-deconvnet": _crop_recipe(partial(DeconvNet, classes=2), bend=4, pictures=_real_slices),
+    # Large crops, because in small ones most patches hold a border, and in a whole slice few do (chapter 5).
+    "real-unet": _crop_recipe(
+        partial(UNet, classes=2, batch_norm=True),
+        size=256,
+        batch=2,
+        bend=8,
+        pictures=_real_slices,
+        steps=6000,
+        learning_rate=1e-2,
+    ),
 }
 
 
