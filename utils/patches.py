@@ -16,7 +16,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from utils import progress
+from utils import give_back, progress
 from utils.receptive_field import Box, receptive_field
 
 
@@ -208,7 +208,9 @@ def patch_proof(model, image, row, col):
     field = receptive_field(model, tuple(image.shape))
     field.box(row, col)  # an error for a pixel outside comes before any work
     _check_local(field)
-    return prove(model, image, field, score_map(model, image), row, col)
+    proof = prove(model, image, field, score_map(model, image), row, col)
+    give_back()
+    return proof
 
 
 def prove(model, image, field, scores, row, col):

@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from utils import progress
+from utils import give_back, progress
 from utils.data import DATA, Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
 from utils.models import FCN, DeconvNet, PatchNet, UNet, a_trous
 from utils.patches import random_crops
@@ -66,6 +66,8 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
             optimizer.step(step + 1, learning_rate * one_cycle(step / steps))
             losses.append(error.detach())
             bar.update()
+            if step % 10 == 0:
+                give_back()
             if checkpoint and (step + 1) % SAVE_EVERY == 0:
                 _write(checkpoint, _state(network, optimizer), {"run": run, "step": str(step + 1)})
     network.to("cpu").eval()
@@ -131,8 +133,8 @@ def _patch_recipe(window, classes=3, **others):
     )
 
 
-def _crop_recipe(network, size=128, batch=8, bend=0, **others):
-    return Recipe(network, lambda pictures: random_crops(pictures, size, batch, bend=bend), **others)
+def _crop_recipe(network, bend=0, **others):
+    return Recipe(network, lambda pictures: random_crops(pictures, 128, bend=bend), **others)
 
 
 def _real_slices():
@@ -197,14 +199,11 @@ RECIPES = {
     "real-patch-65": _patch_recipe(65, classes=2, steps=3000, pictures=_real_slices),
     "real-fcn-8s": _crop_recipe(partial(FCN, classes=2), bend=4, pictures=_real_slices),
     "real-deconvnet": _crop_recipe(partial(DeconvNet, classes=2), bend=4, pictures=_real_slices),
-    # Large crops, because in small ones most patches hold a border, and in a whole slice few do (chapter 5).
     "real-unet": _crop_recipe(
         partial(UNet, classes=2, batch_norm=True),
-        size=256,
-        batch=2,
-        bend=8,
+        bend=4,
         pictures=_real_slices,
-        steps=6000,
+        steps=10_000,
         learning_rate=1e-2,
     ),
 }
