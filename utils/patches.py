@@ -283,6 +283,7 @@ def tiled(model, image, tile):
         scores[..., part.top : part.bottom, part.left : part.right] = answer[
             ..., row : row + part.bottom - part.top, col : col + part.right - part.left
         ]
+    give_back()
     return scores
 
 
