@@ -66,7 +66,7 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
             optimizer.step(step + 1, learning_rate * one_cycle(step / steps))
             losses.append(error.detach())
             bar.update()
-            if step % 10 == 0:
+            if step % 4 == 0:
                 give_back()
             if checkpoint and (step + 1) % SAVE_EVERY == 0:
                 _write(checkpoint, _state(network, optimizer), {"run": run, "step": str(step + 1)})
