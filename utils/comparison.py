@@ -84,7 +84,8 @@ def patch(name):
     assert all(box.top > 0 and box.bottom < 512 for box in boxes), f"{name}: a field reaches the border"
     sides = sorted({box.bottom - box.top for box in boxes})
     sixteen = [(row, col) for row in (50, 115, 140, 205) for col in (50, 115, 140, 205)]
-    counts = [effective_pixels(_influence(whole, image, *pixel), 0.9) for pixel in sixteen]
+    near = receptive_field(whole, tuple(image.shape))
+    counts = [effective_pixels(_influence(whole, near, image, *pixel), 0.9) for pixel in sixteen]
     give_back()
     exact = not field.whole_image
     if exact:
@@ -99,9 +100,8 @@ def patch(name):
     )
 
 
-def _influence(network, image, row, col):
+def _influence(network, field, image, row, col):
     """The effective field of a pixel's best score; of its patch alone, where it has one, to save memory."""
-    field = receptive_field(network, tuple(image.shape))
     if not field.whole_image:
         pixel = Box(row, col, row + 1, col + 1)
         cut, (row, col), _ = cut_out(partial(receptive_field, network), field, pixel)
