@@ -4,6 +4,7 @@ PatchNet    classifies the pixel in the middle of a window           (Ciresan et
 FCN         labels a whole image at once, coarsely, then refines it  (Long, Shelhamer and Darrell, CVPR 2015)
 DeconvNet   squeezes a crop into one code, and unfolds the code      (Noh, Hong and Han, ICCV 2015)
 UNet        comes back up beside what it saw on the way down         (Ronneberger, Fischer, Brox, MICCAI 2015)
+DenseTransformerNet  a U-Net that bends its maps on the way, as the whole image decides  (Li et al., 2017)
 
 `convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size, and
 `for_whole_images` makes any of them score every pixel; `Turned` asks one about all turns and flips.
@@ -18,6 +19,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from utils.warp import decode, encode, lattice, thin_plate
 
 
 class PatchNet(nn.Module):
@@ -261,6 +264,7 @@ class UNet(nn.Module):
     Args:
         depth: number of poolings.
         width: channels of the first level, doubled on each level below.
+        widest: no level gets more channels than that.
         classes: number of classes.
         channels: channels of the image.
         padding: "same": convolutions pad with zeros, and the output is as large as the image, whose height
@@ -273,16 +277,19 @@ class UNet(nn.Module):
         ValueError: the padding is neither, or the image has a size that does not fit.
     """
 
-    def __init__(self, depth=3, width=8, classes=3, channels=1, padding="same", skips=True, batch_norm=False):
+    def __init__(
+        self, depth=3, width=8, classes=3, channels=1, padding="same", skips=True, batch_norm=False,
+        widest=math.inf,
+    ):  # fmt: skip
         super().__init__()
         if padding not in ("same", "valid"):
             raise ValueError(f"padding is {padding!r}, expected 'same' or 'valid'.")
         self.padding, self.skips = padding, skips
-        widths = [width * 2**level for level in range(depth + 1)]
+        widths = [min(width * 2**level, widest) for level in range(depth + 1)]
         two = partial(_two_convolutions, padding=padding, batch_norm=batch_norm)
         self.down = nn.ModuleList(two(before, after) for before, after in pairwise([channels, *widths]))
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * n, n, kernel_size=2, stride=2) for n in reversed(widths[:-1])
+            nn.ConvTranspose2d(below, n, kernel_size=2, stride=2) for below, n in pairwise(widths[::-1])
         )
         self.join = nn.ModuleList(two(2 * n if skips else n, n) for n in reversed(widths[:-1]))
         self.scores = nn.Conv2d(width, classes, 1)
@@ -332,6 +339,99 @@ def _middle(larger, smaller):
     """The middle of maps (N, C, H, W), as large as smaller ones."""
     top, left = ((a - b) // 2 for a, b in zip(larger.shape[-2:], smaller.shape[-2:], strict=True))
     return larger[..., top : top + smaller.shape[-2], left : left + smaller.shape[-1]]
+
+
+class DenseTransformerNet(UNet):
+    """A U-Net that bends its maps for a while: (N, channels, H, W) -> scores (N, classes, H, W).
+
+    Li, Chen, Cai, Davidson and Ji, "Dense transformer networks", 2017 (arXiv 1705.08881), after the released
+    code. Half way through one level of the way down a localisation network looks at the whole map and says
+    where 16 control points go, a thin-plate spline carries the rest of the map along (`utils.warp.encode`),
+    and half way through the same level of the way up all is bent back (`utils.warp.decode`). What lies
+    between, the deeper levels and this level's skip, sees the bent map.
+
+    Before training no control point moves, and the network is the U-Net it was made from. (The original
+    starts far from there; its localisation network takes the whole map unpooled, and one size only.)
+
+    Args:
+        depth, width, widest, classes, channels: as in UNet.
+        level: of the warp; maps are 2 to the level times smaller than the image, 8 times as in the code.
+        points: control points along one side.
+
+    Raises:
+        ValueError: there is no such level on both ways, or the image, or a given warp, has a size that does
+            not fit.
+    """
+
+    def __init__(self, depth=4, width=8, classes=3, channels=1, widest=24, level=3, points=4):
+        super().__init__(depth, width, classes, channels, widest=widest)
+        if not 0 <= level < depth:
+            raise ValueError(f"level is {level}, expected one of 0 to {depth - 1}, which are on both ways.")
+        self.level, self.points = level, points
+        self.localisation = nn.Sequential(
+            nn.AdaptiveAvgPool2d(points),
+            nn.Flatten(),
+            nn.Linear(min(width * 2**level, widest) * points**2, 20),
+            nn.Tanh(),
+            nn.Linear(20, 2 * points**2),
+        )
+        he_initialise(self.localisation)
+        nn.init.zeros_(self.localisation[-1].weight)
+
+    def forward(self, image, positions=None):
+        """Scores of an image, bent as the network predicts, or by given positions (N, h, w, 2)."""
+        check_divisible(image, 2 ** len(self.up))
+        seen = []
+        for level, stage in enumerate(self.down):
+            image = F.max_pool2d(image, 2) if seen else image
+            if level == self.level:
+                image = stage[: len(stage) // 2](image)
+                positions = self.predicted(image) if positions is None else positions
+                image = stage[len(stage) // 2 :](encode(image, positions))
+            else:
+                image = stage(image)
+            seen.append(image)
+        image = seen.pop()
+        for up, join in zip(self.up, self.join, strict=True):
+            image = torch.cat([seen.pop(), up(image)], dim=1)
+            if len(seen) == self.level:
+                image = decode(join[: len(join) // 2](image), positions)
+                image = join[len(join) // 2 :](image)
+            else:
+                image = join(image)
+        return self.scores(image)
+
+    def predicted(self, maps):
+        """The positions (N, h, w, 2) that the localisation network chooses for maps (N, C, h, w)."""
+        height, width = maps.shape[-2:]
+        spline = thin_plate(self.points, height, width).to(maps)
+        moved = self.localisation(maps).view(len(maps), -1, 2)
+        targets = lattice(self.points, self.points).to(maps) + moved
+        return (spline @ targets).view(-1, height, width, 2)
+
+    def positions(self, image):
+        """The warp (N, h, w, 2) that the network predicts for images (N, channels, H, W)."""
+        check_divisible(image, 2 ** len(self.up))
+        for stage in self.down[: self.level]:
+            image = F.max_pool2d(stage(image), 2)
+        stage = self.down[self.level]
+        return self.predicted(stage[: len(stage) // 2](image))
+
+
+class GivenWarp(nn.Module):
+    """A DenseTransformerNet that no longer predicts, but bends by given positions (1, h, w, 2).
+
+    So it is for one size of image, and every pixel has a patch of its own: no square, and seldom the whole
+    image.
+    """
+
+    def __init__(self, network, positions):
+        super().__init__()
+        self.network = network
+        self.register_buffer("warp", positions.detach().clone())
+
+    def forward(self, image):
+        return self.network(image, self.warp.expand(len(image), -1, -1, -1))
 
 
 def for_whole_images(network):
