@@ -307,6 +307,26 @@ def sampled(grid: np.ndarray, size: tuple[int, int], mode: int, padding: int, co
     return np.where(nothing, n, first), np.where(nothing, -1, last)
 
 
+@rule("scatter_add")
+def scattering(a):
+    """At given places, each pixel reads a box of those that write to it, with whatever weight."""
+    into, index, written = a.sources
+    height, width = written.map.size if written else (1, 1)
+    flat = written and all(place and place.dim == -1 for place in written.places)
+    if into or index or a.index.is_meta or not flat or a.x.shape[-1] != height * width:
+        return free(a)
+    target = a.index.cpu().numpy()
+    writer = np.broadcast_to(np.arange(target.shape[-1]), target.shape)
+    first, last = np.full((2, height * width, 2), [[[max(height, width)]], [[-1]]])  # nobody yet
+    for axis, (place, n) in enumerate(zip(written.places, written.map.size, strict=True)):
+        at = writer // place.inner % n
+        np.minimum.at(first[:, axis], target, at)
+        np.maximum.at(last[:, axis], target, at)
+    warp = Warp(first.reshape(height, width, 2), last.reshape(height, width, 2))
+    grid = Map(a.trace, (height, width), [(written.map, warp, warp)])
+    return Layout(grid, tuple(a.x.shape), (Place(-1, width), Place(-1)))
+
+
 @rule("deform_conv2d")
 def free(a):
     """Reads any position of anything: an upper bound, where rows and columns do not separate."""

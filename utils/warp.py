@@ -95,14 +95,14 @@ def corners(positions):
         index (N, 4, H * W) of pixels counted row by row, and weight (N, 4, H * W); weights add up to 1.
     """
     height, width = positions.shape[1:3]
-    x, y = ((positions[..., axis] + 1) / 2 * (n - 1) for axis, n in ((0, width), (1, height)))
-    x, y = x.flatten(1).clamp(0, width - 1), y.flatten(1).clamp(0, height - 1)
+    x, y = positions.flatten(1, 2)[:, None].unbind(-1)  # (N, 1, H * W)
+    x, y = ((at.clamp(-1, 1) + 1) / 2 * (n - 1) for at, n in ((x, width), (y, height)))
     left, top = x.detach().floor().clamp(max=width - 2), y.detach().floor().clamp(max=height - 2)
-    right, down = x - left, y - top  # how far on, from 0 to 1
-    first = (top * width + left).long()
-    index = torch.stack([first, first + 1, first + width, first + width + 1], dim=1)
-    weight = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
-    return index, torch.stack(weight, dim=1)
+    right, down = x - left, y - top  # how far the position is from there, 0 to 1
+    row, col = x.new_tensor([[0, 0, 1, 1], [0, 1, 0, 1]])[..., None]  # the four corners
+    index = (top + row) * width + left + col
+    weight = (row * down + (1 - row) * (1 - down)) * (col * right + (1 - col) * (1 - right))
+    return index.long(), weight
 
 
 def lens(random, count, side):

@@ -1,0 +1,112 @@
+"""Does bending help? A U-Net against a Dense Transformer Network, alike in weights and in training.
+
+python -m utils.trial    does what is missing in data/trial.json; all twenty trainings take most of an hour
+
+Two sets of pictures: the micrographs, and the micrographs through a lens (`utils.warp.lens`), where the scale
+changes strongly from place to place, so that bending should help. Both networks learn from the same whole
+pictures, because the warp is one of the whole picture, in the same order, and are tested on the same ones.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from utils.comparison import labels_of
+from utils.data import DATA, Pictures, micrographs
+from utils.metrics import confusion, iou_per_class
+from utils.models import DenseTransformerNet, UNet
+from utils.patches import random_crops
+from utils.training import train
+from utils.warp import encode, lens
+
+RESULTS = DATA / "trial.json"
+STEPS = 1500
+SEEDS = range(5)
+NETWORKS = {"U-Net": partial(UNet, depth=4, widest=26), "DTN": DenseTransformerNet}  # within 3.1 % in weights
+
+
+def through_lens(random, images, labels):
+    """Images (N, 1, S, S) and labels (N, S, S), each pair through a lens of its own."""
+    positions = lens(random, len(images), images.shape[-1])
+    seen = F.grid_sample(labels[:, None].float(), positions, mode="nearest", align_corners=True)
+    return encode(images, positions), seen[:, 0].to(labels.dtype)
+
+
+def batches(pictures):
+    """Two whole pictures at a time, turned and flipped at random, for `train`."""
+    return random_crops(pictures, 256, batch=2)
+
+
+def batches_through_lens(pictures):
+    """The same, each through another lens each time."""
+    draw = batches(pictures)
+    return lambda random: through_lens(random, *draw(random))
+
+
+def tests():
+    """The pictures to be tested on: set -> Pictures; through the lens each of the eight comes four times."""
+    plain, random = micrographs("test"), torch.Generator().manual_seed(0)
+    four = (tensor.repeat_interleave(4, dim=0) for tensor in plain[:2])
+    return {"micrographs": plain, "lens": Pictures(*through_lens(random, *four), plain.classes)}
+
+
+SETS = {"micrographs": batches, "lens": batches_through_lens}
+
+
+def quality(network, pictures):
+    """Intersection over union of each class: (classes,)."""
+    return iou_per_class(
+        confusion(labels_of(network, pictures.images), pictures.labels, len(pictures.classes))
+    )
+
+
+def trial(kind, name, seed, steps=STEPS):
+    """Train one network; returns it, and its quality on the test pictures of its kind."""
+    torch.manual_seed(seed)
+    network = NETWORKS[name]()
+    train(network, SETS[kind](micrographs("train")), steps, seed=seed)
+    return network, quality(network, tests()[kind])
+
+
+def results():
+    """The stored qualities: (set, network) -> (seeds, classes) intersection over union."""
+    stored = _stored()
+    if len(stored) < len(SETS) * len(NETWORKS) * len(SEEDS):
+        raise FileNotFoundError(f"{RESULTS} is not complete; go on with `python -m utils.trial`.")
+    return {
+        (kind, name): torch.tensor([stored[f"{kind}, {name}, seed {seed}"] for seed in SEEDS])
+        for kind in SETS
+        for name in NETWORKS
+    }
+
+
+def interval(values):
+    """Mean of five values (one for each seed), and half of its 95 % interval by Student's t."""
+    return values.mean().item(), 2.776 * (values.std() / len(values) ** 0.5).item()
+
+
+def _stored():
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def main():
+    for seed in SEEDS:
+        for kind in SETS:
+            for name in NETWORKS:
+                done, key = _stored(), f"{kind}, {name}, seed {seed}"
+                if key in done:
+                    continue
+                print(key, flush=True)
+                done[key] = [round(iou, 5) for iou in trial(kind, name, seed)[1].tolist()]
+                part = Path(f"{RESULTS}.part")  # whole or not at all
+                part.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+                part.replace(RESULTS)
+    for (kind, name), classes in results().items():
+        print("{}, {}: mean IoU {:.3f} ± {:.3f}".format(kind, name, *interval(classes.mean(dim=1))))
+
+
+if __name__ == "__main__":
+    main()
