@@ -311,7 +311,7 @@ def test_bad_input_is_named():
         patch_proof(unet, picture(64, 64).numpy(), 0, 0)
     with pytest.raises(ValueError, match=r"the image is torch.float32, the network torch.float64; make it"):
         patch_proof(unet, picture(64, 64).float(), 0, 0)
-    with pytest.raises(TypeError, match="the network returns a tuple, expected a tensor"):
+    with pytest.raises(TypeError, match="the model returns a tuple, not one tensor"):
         score_map(nn.MaxPool2d(2, return_indices=True), picture(64, 64))
     with pytest.raises(ValueError, match=r"\(1, 64, 64\), expected \(1, C, H, W\)"):
         patch_proof(unet, picture(64, 64)[0], 0, 0)

@@ -7,6 +7,7 @@ receptive_field  which input pixels an output pixel can see; `tracing` and `oper
 patches          the window around every pixel, and the proof that it is all that counts
 inspector        point at a pixel, see its patch; `inspector.js` is what the browser does
 training         the one training loop, and the weights that come with the series
+audit            is a network a patch classifier? All of the above, asked at once
 metrics          how good is a labelling
 comparison       all networks on the same pictures: one table, one figure
 plots            pictures with a text alternative
@@ -15,6 +16,8 @@ plots            pictures with a text alternative
 import ctypes
 import os
 import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 from tqdm import tqdm
 
@@ -35,6 +38,23 @@ if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**20)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")  # 1024 convolutions of other sizes: 40 MB
+
+
+@contextmanager
+def without_compiler():
+    """Import torchvision inside, and torch's compiler stays out, which it asks one question for: 145 MB.
+
+    (`torchvision.ops.roi_align` imports `is_compile_supported`, and calls it in detection alone.)
+    """
+    asked = "torch._dynamo.utils"
+    if asked in sys.modules:
+        yield
+        return
+    sys.modules[asked] = SimpleNamespace(is_compile_supported=lambda _: False)
+    try:
+        yield
+    finally:
+        del sys.modules[asked]
 
 
 def progress(*args, **options):

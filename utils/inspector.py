@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
 
-from utils.patches import WholeImageError, effective_pixels, influence, prove, score_map
+from utils.patches import WholeImageError, effective_pixels, influence, prove, rounding, score_map
 from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -130,7 +130,8 @@ class Inspector(anywidget.AnyWidget):
             heat = influence(score_map(known.model, image)[0, best, row, col], image)
         else:
             cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
-            holds = proof.max_abs_difference <= 1e-3 * known.scores.std(correction=0) + 1e-6
+            allowed = rounding(full.dtype) * known.scores.std(correction=0) + 1e-6
+            holds = proof.max_abs_difference <= allowed
             said = (
                 f"{'Proof' if holds else 'Not the same'}: the score of {classes[best]} is {full:.2f} from "
                 f"the full image and {alone:.2f} from the patch alone; the largest difference of any score "
@@ -235,6 +236,8 @@ def checked_image(image):
         raise ValueError(f"image has shape {shape}, expected (C, H, W); turn it with image.permute(2, 0, 1).")
     if not image.is_floating_point():
         raise ValueError(f"image has type {image.dtype}, expected floats in [0, 1]; divide bytes by 255.")
+    if image.is_meta:
+        raise ValueError("image is on the meta device, which holds no values; give an image that has some.")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # not a number fails too
         raise ValueError(f"image has values from {low:g} to {high:g}, expected [0, 1]; rescale it.")

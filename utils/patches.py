@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils import give_back, progress
-from utils.receptive_field import Box, receptive_field
+from utils.receptive_field import Box, check_forward, check_output, receptive_field
 
 
 def mirror(images, window):
@@ -63,7 +63,7 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
     Raises:
         ValueError: the image has another shape or is too small to be mirrored, or the window is even.
     """
-    _check_image(classifier, image)
+    check_image(classifier, image)
     if window % 2 == 0:
         raise ValueError(f"window is {window}, expected an odd number, so that one pixel is in the middle.")
     views = windows(mirror(image, window), window, stride)[0]
@@ -204,7 +204,7 @@ def patch_proof(model, image, row, col):
         TypeError: the image, or what the network returns, is no tensor.
         IndexError: the pixel lies outside the output.
     """
-    _check_image(model, image)
+    check_image(model, image)
     field = receptive_field(model, tuple(image.shape))
     field.box(row, col)  # an error for a pixel outside comes before any work
     _check_local(field)
@@ -255,7 +255,7 @@ def tiled(model, image, tile):
             gives a tile the patches that it has there.
         TypeError: the image is no tensor.
     """
-    _check_image(model, image)
+    check_image(model, image)
     if not isinstance(tile, Integral) or tile < 1:
         raise ValueError(f"tile is {tile!r}, expected a whole number of output pixels from 1 up; try 256.")
     field_of = cache(lambda shape: receptive_field(model, shape))  # most tiles are cut to the same few shapes
@@ -292,19 +292,23 @@ def score_map(model, image):
 
     Neither image nor model changes: a model may write to its image, and batch norm does to its buffers.
     """
+    _check_devices(model, image)
+    check_forward(model)
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     scores = functional_call(model, buffers, (image.clone(),))
     scores = scores["out"] if isinstance(scores, dict) and "out" in scores else scores
-    if not isinstance(scores, torch.Tensor):
-        raise TypeError(
-            f"the network returns a {type(scores).__name__}, expected a tensor, or a dict with one as 'out'."
-        )
+    check_output(scores)
     scores = scores[..., None, None] if scores.ndim == 2 else scores
     if scores.ndim != 4 or len(scores) != 1:
         raise ValueError(
             f"the network's output has shape {tuple(scores.shape)}, expected (1, classes, h, w)."
         )
     return scores
+
+
+def rounding(dtype):
+    """What rounding may cost a score, in standard deviations of all scores; generous, for deep networks."""
+    return {torch.float64: 1e-9, torch.float32: 1e-3}.get(dtype, 0.1)
 
 
 def cut_out(field_of, field, part):
@@ -385,14 +389,30 @@ def _fields_in(cut, field_of, field, pixels):
     return [Box(b.top + cut.top, b.left + cut.left, b.bottom + cut.top, b.right + cut.left) for b in found]
 
 
-def _check_image(model, image):
+def check_image(model, image):
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"the image is a {type(image).__name__}, expected a tensor (1, C, H, W).")
     if image.ndim != 4 or len(image) != 1:
         raise ValueError(f"the image has shape {tuple(image.shape)}, expected (1, C, H, W); try image[None].")
+    if not image.is_floating_point():
+        raise ValueError(f"the image is {image.dtype}, expected floats; make it image.float() / 255.")
     kind = next((weight.dtype for weight in model.parameters()), image.dtype)
     if image.dtype != kind:
         raise ValueError(f"the image is {image.dtype}, the network {kind}; make it image.to({kind}).")
+    _check_devices(model, image)
+
+
+def _check_devices(model, image):
+    device = next((weight.device for weight in model.parameters()), image.device)
+    if "meta" in (device.type, image.device.type):
+        raise ValueError(
+            f"the image is on {image.device}, the network on {device}: the meta device holds shapes and no "
+            "values, so only receptive_field works there; load image and network to a device with memory."
+        )
+    if image.device != device:
+        raise ValueError(
+            f"the image is on {image.device}, the network on {device}; make it image.to({str(device)!r})."
+        )
 
 
 def _check_local(field):

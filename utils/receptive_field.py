@@ -26,6 +26,7 @@ but the first two are listed in `whole_image`.
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
+from inspect import signature
 from math import lcm
 from numbers import Integral
 from typing import NamedTuple
@@ -171,13 +172,19 @@ class ReceptiveField(Layer):
     whole_image  the layers that let one pixel read a whole map, each a `Whole(layer, reason)`; empty if none
     """
 
-    def __init__(self, trace: Trace, shape: tuple[int, int, int, int], output: Map, output_shape: tuple):
-        terms = propagate(trace.maps, output)
+    def __init__(self, trace: Trace, shape: tuple, output: Map, output_shape: tuple, local: bool = False):
+        terms = propagate(trace.maps, output, local)
         super().__init__("input", "input", shape, output_shape, terms[trace.input])
         self.layers = [Layer(*layer, output_shape, terms[at]) for *layer, at in trace.layers if terms[at]]
         used = [grid for grid in trace.maps if terms[grid] or grid is trace.input]
-        self.whole_image = list(dict.fromkeys(grid.whole for grid in used if grid.whole))
+        self.whole_image = list(dict.fromkeys(grid.whole for grid in used if grid.whole and not local))
+        self.trace, self.output = trace, output
         self.stride, self.step = zip(*(repeat(used, output, axis) for axis in (0, 1)), strict=True)
+
+    @cached_property
+    def local(self) -> "ReceptiveField":
+        """The fields, were it not for what reads a whole map: all other ways from the image to the output."""
+        return ReceptiveField(self.trace, self.shape, self.output, self.output_shape, local=True)
 
     def tables(self) -> dict:
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
@@ -228,30 +235,59 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
     if any(map(is_lazy, model.parameters())):
         raise ValueError("the model has lazy layers, which get weights from their first image: run it once")
+    check_forward(model)
     shape = tuple(map(int, shape))
     trace = Trace(model, shape, RULES, VIEWS)
-    if not isinstance(trace.output, Tensor):
-        raise TypeError(
-            f"the model returns a {type(trace.output).__name__}, not one tensor or a dict with one under "
-            "'out': wrap the model in a module that returns the tensor you ask about"
-        )
+    check_output(trace.output)
     layout = trace.read(trace.output)
     if layout is None:
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
     if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
         layout = layout._replace(shape=(*layout.shape, 1, 1))
+    if len(layout.shape) != 4:
+        raise ValueError(
+            f"the model's output has shape {layout.shape}, expected (N, classes, h, w): wrap the model in a "
+            "module that returns the tensor you ask about in this shape"
+        )
     layout, axes = layout.gridded()
     if axes != [0, 1]:
         raise ValueError("the output's rows are the input's columns: let the model return (N, C, H, W)")
     return ReceptiveField(trace, shape, layout.map, layout.shape)
 
 
+def check_forward(model: nn.Module) -> None:
+    """Raise TypeError if the model's forward wants more, or less, than one image."""
+    try:
+        form = signature(model.forward)
+        form.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"the model's forward is forward{form}, expected one that takes an image alone ({error}): wrap "
+            "the model in a module that fills in the rest"
+        ) from error
+    except ValueError:  # compiled code may have no signature
+        return
+
+
+def check_output(out) -> None:
+    """Raise TypeError if a model returns something else than a tensor."""
+    if not isinstance(out, Tensor):
+        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
+        raise TypeError(
+            f"the model returns a {type(out).__name__}{keys}, not one tensor or a dict with one under 'out': "
+            "wrap the model in a module that returns the tensor you ask about"
+        )
+
+
 def positive(n) -> bool:
     return isinstance(n, Integral) and n > 0
 
 
-def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]]:
-    """For each map, the pairs (rows, columns) whose union is what each position of it influences."""
+def propagate(maps: list[Map], output: Map, local: bool) -> dict[Map, list[tuple[Axis, Axis]]]:
+    """For each map, the pairs (rows, columns) whose union is what each position of it influences.
+
+    local  without the ways on which one position reads a whole map
+    """
     known: dict[tuple, Axis] = {}  # equal axes are one object, so that a square network costs half
     done: dict[tuple, Axis] = {}
 
@@ -280,6 +316,8 @@ def propagate(maps: list[Map], output: Map) -> dict[Map, list[tuple[Axis, Axis]]
     for grid in reversed(maps):
         terms[grid] = undominated(terms[grid])
         for source, *taps in grid.edges:
+            if local and any(along and along.reads_all for along in taps):
+                continue
             if isinstance(taps[0], Warp):
                 through = [unwarped(term, taps[0], source.size) for term in terms[grid]]
             else:

@@ -171,9 +171,11 @@ class Layout(NamedTuple):
         return self.read_by(taps, self.shape, self.places, why) if axes else self
 
     def mixed(self, dims: Iterable[int], why: str) -> "Layout":
-        """Every index along `dims` reads all of them, and keeps its place."""
+        """Every index along `dims` reads itself and all others, and keeps its place."""
         grid, size = self.fold(dims, why).map, self.map.size
-        return self if grid is self.map else self._replace(map=Map(grid.trace, size, [grid.edge_from(size)]))
+        if grid is self.map:
+            return self
+        return self._replace(map=Map(grid.trace, size, [grid.edge_from(size), self.map.edge_from(size)]))
 
     def moved(self, shape: Sequence[int], to: dict[int, int]) -> "Layout":
         """What lay in dimension `dim` lies in dimension `to[dim]`, counted from the last one, -1."""
