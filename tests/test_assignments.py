@@ -1,0 +1,159 @@
+"""The assignments: solutions score all points, empty ones none, every wrong answer loses some and is told why."""
+
+import re
+import runpy
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import nbformat
+import pytest
+from test_notebooks import (
+    headings_in_order,
+    links_lead_somewhere,
+    no_path_of_one_machine,
+    pictures_have_words,
+)
+
+from utils.checks import Wrong
+
+matplotlib.use("agg")
+SOURCES = sorted(Path("notebooks/assignments/source").glob("*/*.ipynb"))
+SOLUTION = re.compile(r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.S)
+HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
+
+each_assignment = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+
+
+@cache
+def cells(path):
+    """The cells that nbgrader knows, by grade_id."""
+    notebook = nbformat.read(path, as_version=4)
+    return {meta.grade_id: cell for cell in notebook.cells if (meta := cell.metadata.get("nbgrader"))}
+
+
+def is_test(cell):
+    return cell.metadata.nbgrader.grade and cell.cell_type == "code"
+
+
+def stub(source):
+    """A solution cell as it is released."""
+    return SOLUTION.sub(r"\1raise NotImplementedError()", source)
+
+
+class Outcome(NamedTuple):
+    points: float
+    visible: str  # what the visible checks said, empty if they passed
+    hidden: str  # what grading said besides
+
+
+@cache
+def setup(path):
+    """What the read-only cells and the solutions define."""
+    space = {}
+    for cell in cells(path).values():
+        if cell.cell_type == "code" and not is_test(cell):
+            exec(cell.source, space)
+    return space
+
+
+def message(source, space):
+    try:
+        exec(source, dict(space))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def grade(path, exercise=None, answer=None):
+    """Run the tests of an assignment, with one answer put in for an exercise; without, its solution."""
+    points, visible, hidden = 0, [], []
+    for grade_id, cell in cells(path).items():
+        if is_test(cell) and (exercise is None or grade_id.startswith(f"{exercise}-")):
+            space = setup(path) | ({exercise: answer} if exercise else {})
+            said = message(HIDDEN.sub("", cell.source), space)
+            graded = said or message(cell.source, space)
+            points += 0 if graded else cell.metadata.nbgrader.points
+            visible.append(said)
+            hidden.append("" if said else graded)
+    return Outcome(points, "\n".join(filter(None, visible)), "\n".join(filter(None, hidden)))
+
+
+def exercises(path):
+    """The names that a student defines; each is the grade_id of its solution."""
+    return [
+        name
+        for name, cell in cells(path).items()
+        if cell.cell_type == "code" and cell.metadata.nbgrader.solution
+    ]
+
+
+@cache
+def bank(path):
+    """The wrong answers by exercise: each a name, what to put in, and a piece of the hint meant for it."""
+    found = runpy.run_path(f"tests/wrong_answers/{path.stem}.py")
+    answers = {}
+    for exercise in exercises(path):
+        for name, value in vars(found[exercise]).items():
+            if not name.startswith("_"):
+                answer, hint = value if isinstance(value, tuple) else (value, value.__doc__)
+                answers.setdefault(exercise, []).append((name, answer, hint))
+    return answers
+
+
+@each_assignment
+def test_solution_scores_all_points(path):
+    outcome = grade(path)
+    assert not outcome.visible + outcome.hidden
+    assert outcome.points == sum(
+        cell.metadata.nbgrader.points for cell in cells(path).values() if is_test(cell)
+    )
+
+
+@each_assignment
+def test_whole_notebook_runs(path, monkeypatch):
+    """Every code cell, pictures included, in the order of a reader."""
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    space = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, space)
+
+
+@each_assignment
+def test_untouched_release_scores_nothing(path):
+    space = {}
+    for cell in cells(path).values():
+        if cell.cell_type != "code":
+            continue
+        said = message_of_cell(stub(cell.source), space)
+        if is_test(cell):
+            assert said.startswith(("Wrong: ", "NameError: ")) and "not " in said, said
+
+
+def message_of_cell(source, space):
+    try:
+        exec(source, space)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@each_assignment
+def test_every_wrong_answer_loses_points_and_is_told_why(path, capsys):
+    rows, helped = [], 0
+    for exercise, answers in bank(path).items():
+        assert len(answers) >= 6, f"{exercise}: fewer than six wrong answers"
+        full = grade(path, exercise, setup(path)[exercise]).points
+        for name, answer, hint in answers:
+            outcome = grade(path, exercise, answer)
+            told = "check" if hint in outcome.visible else "grading" if hint in outcome.hidden else "NOT"
+            helped += told != "NOT"
+            rows.append((exercise, name, f"{outcome.points:g} of {full:g}", told))
+            assert outcome.points < full, f"{exercise}: {name} scores all points"
+    with capsys.disabled():
+        print(f"\n\n{path.stem}: {len(rows)} wrong answers, {helped} of them get the hint meant for them")
+        for row in rows:
+            print("{:24} {:36} {:10} hint: {}".format(*row))
+    assert helped >= 0.8 * len(rows)
