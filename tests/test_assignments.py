@@ -1,4 +1,4 @@
-"""The assignments: solutions score all points, empty ones none, every wrong answer loses some and is told why."""
+"""The assignments: solutions score all points, blanks none, every wrong answer loses some and is told why."""
 
 import re
 import runpy
@@ -13,16 +13,14 @@ from test_notebooks import (
     headings_in_order,
     links_lead_somewhere,
     no_path_of_one_machine,
-    pictures_have_words,
 )
-
-from utils.checks import Wrong
 
 matplotlib.use("agg")
 SOURCES = sorted(Path("notebooks/assignments/source").glob("*/*.ipynb"))
 SOLUTION = re.compile(r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.S)
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
 
+RULES = [headings_in_order, links_lead_somewhere, no_path_of_one_machine]
 each_assignment = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -109,6 +107,12 @@ def test_solution_scores_all_points(path):
     assert outcome.points == sum(
         cell.metadata.nbgrader.points for cell in cells(path).values() if is_test(cell)
     )
+
+
+@each_assignment
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_keeps_rule(path, rule):
+    rule(path, nbformat.read(path, as_version=4))
 
 
 @each_assignment
