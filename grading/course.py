@@ -14,6 +14,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import resource
 import threading
 import time
@@ -26,6 +27,9 @@ from pathlib import Path
 from .notebook import Cell, read_cells, titled
 from .trusted import Report, Test, grade_cells
 
+CANVAS = re.compile(
+    r"^([^_]+)(?:_LATE)?(_\d+)_\d+_.*"
+)  # adalovelace_LATE_1234_5678_01_patches: one of Canvas's names
 MAX_GRADER = 6 * 2**30  # a submission that makes the tests themselves want more than that fails them
 
 
@@ -51,9 +55,12 @@ class Course:
     def result(self, assignment: str, student: str) -> Path:
         return self.root / "results" / assignment / f"{student}.json"
 
-    def results(self, assignment: str) -> dict[str, dict]:
-        paths = sorted(self.root.glob(f"results/{assignment}/*.json"))
-        return {path.stem: json.loads(path.read_text()) for path in paths}
+    def results(self, assignment: str, student: str) -> dict:
+        return json.loads(self.result(assignment, student).read_text())
+
+    def graded(self, assignment: str) -> list[str]:
+        """The students with a result."""
+        return sorted(path.stem for path in self.root.glob(f"results/{assignment}/*.json"))
 
     def submissions(self, assignment: str, folder: Path | None = None) -> dict[str, Path]:
         """The notebook of each student; its path may lead nowhere, where a student handed in something else.
@@ -61,7 +68,7 @@ class Course:
         `folder`: one with a notebook for each student, which is named for them.
         """
         if folder:
-            found = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+            found = {CANVAS.sub(r"\1\2", path.stem): path for path in sorted(folder.glob("*.ipynb"))}
         else:
             handed_in = sorted(self.root.glob(f"submitted/*/{assignment}"))
             found = {path.parent.name: path / f"{assignment}.ipynb" for path in handed_in}

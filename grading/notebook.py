@@ -90,8 +90,17 @@ def titled(cells: list[Cell]) -> Iterator[tuple[Cell, str]]:
         yield cell, title
 
 
-def cells_to_run(source: list[Cell], submitted: list[Cell]) -> tuple[list[tuple[str, str, bool]], list[str]]:
-    """The code that the worker runs, as (name, source, whether it is ours), and what is odd about the submission.
+@dataclass(frozen=True)
+class Step:
+    """Code for the worker to run."""
+
+    name: str
+    source: str
+    origin: str  # "setup"; "source", if it stands there word for word; or "student"
+
+
+def steps(source: list[Cell], submitted: list[Cell]) -> tuple[list[Step], list[str]]:
+    """The code that the worker runs, and what is odd about the submission.
 
     It is the submission's code in the submission's order, but for cells that are not the student's to change:
     setup is the source's, and comes first if it was deleted; tests are left out.
@@ -113,13 +122,16 @@ def cells_to_run(source: list[Cell], submitted: list[Cell]) -> tuple[list[tuple[
     if list(dict.fromkeys(theirs)) != [each for each in ours if each in theirs]:
         notes.append("Cells were put into another order.")
 
+    originals = {cell.source for cell in source if not cell.is_answer}
     setup = [cell for cell in source if cell.is_setup]
-    cells = [(f"Cell `{cell.grade_id}`", cell.source, True) for cell in setup if cell.grade_id not in theirs]
+    run = [
+        Step(f"Cell `{cell.grade_id}`", cell.source, "setup") for cell in setup if cell.grade_id not in theirs
+    ]
     for number, cell in enumerate(submitted, 1):
         known = ours.get(cell.grade_id)
         if known in setup:
-            cells.append((f"Cell `{cell.grade_id}`", known.source, True))
+            run.append(Step(f"Cell `{cell.grade_id}`", known.source, "setup"))
         elif cell.kind == "code" and not (known and known.is_test) and cell.source.strip():
             name = f"Cell `{cell.grade_id}`" if known else f"Cell {number}"
-            cells.append((name, cell.source, False))
-    return cells, notes
+            run.append(Step(name, cell.source, "source" if cell.source in originals else "student"))
+    return run, notes

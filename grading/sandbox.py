@@ -1,8 +1,8 @@
 """Starts the worker within limits, and ends it with all that it started.
 
 With bubblewrap (`bwrap`, Linux) the worker sees Python, `utils`, `data` and an empty folder in memory, and
-nothing else: no network, no other process, no file of the course. Without it there are limits, an empty folder
-and, where the grader is root, a user of its own; the rest then takes a container, as the teachers' page says.
+nothing else: no network, no other process, no file of the course. Without it there are limits, an empty
+folder and, where the grader is root, a user of its own; more takes a container: the teachers' page says how.
 """
 
 import contextlib

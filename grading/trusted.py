@@ -1,8 +1,8 @@
 """Runs the tests of the source notebook against a student's answers, which come from another process.
 
 The tests are the source's own, whatever the submission has made of them. In them a student's function is a
-stand-in: calling it sends plain arguments to the worker and makes a plain result of what comes back. So no object
-of the student's is here that could lie, and nothing is here that the student's code could reach.
+stand-in: calling it sends plain arguments to the worker and makes a plain result of what comes back. So no
+object of the student's is here that could lie, and nothing is here that the student's code could reach.
 """
 
 import builtins
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .notebook import Cell, cells_to_run, clean, read_cells, titled
+from .notebook import Cell, Step, clean, read_cells, steps, titled
 from .sandbox import Worker
 from .wire import WireError, decode, encode
 from .worker import Answers
@@ -99,8 +99,8 @@ class Stopped(Exception):
 class Student:
     """The student's cells, run in a worker that is started anew whenever it was lost."""
 
-    def __init__(self, cells: list[tuple[str, str, bool]], deadline: float):
-        self.cells = cells  # (name, source, whether it is the source's own)
+    def __init__(self, steps: list[Step], deadline: float):
+        self.steps = steps
         self.deadline = deadline
         self.worker = None
         self.bad = set()  # cells that took the worker down
@@ -122,20 +122,28 @@ class Student:
         while not self.worker:
             self.worker = Worker()
             notes = []
-            for number, (name, source, ours) in enumerate(self.cells):
-                if number in self.bad:
+            for step in self.steps:
+                if step in self.bad:
                     continue
                 try:
-                    self.ask({"run": source}, SETUP_SECONDS if ours else CELL_SECONDS)
+                    self.ask({"run": step.source}, SETUP_SECONDS if step.origin == "setup" else CELL_SECONDS)
                 except Stopped as stopped:
                     if time.monotonic() > self.deadline:
                         raise
-                    self.bad.add(number)
-                    self.notes.append(f"{name}: {stopped}; it was left out.")
+                    self.bad.add(step)
+                    self.notes.append(f"{step.name}: {stopped}; it was left out.")
                     break
                 except Exception as error:
-                    notes.append(f"{name} stopped with {error_text(error)}")
+                    notes += self.noted(step, error)
         self.notes += [note for note in notes if note not in self.notes]
+
+    def noted(self, step: Step, error: Exception) -> list[str]:
+        """What is to be said of a cell that stopped: nothing if it is the source's, which follows from others."""
+        if step.origin == "source":
+            return []
+        if isinstance(error, NotImplementedError):
+            return [f"{step.name} is not written yet."]
+        return [f"{step.name} stopped with {error_text(error)}"]
 
     def ask(self, request: dict, seconds: float, callables: list | None = None) -> Any:
         """The worker's answer. Calls of what stands in `callables` are answered meanwhile."""
@@ -217,11 +225,11 @@ class Trusting(Student):
 
     def start(self):
         self.worker = Answers(lambda request: self.call_back(request, self.callables)["ok"])
-        for name, source, _ in self.cells:
+        for step in self.steps:
             try:
-                self.ask({"run": source}, 0)
+                self.ask({"run": step.source}, 0)
             except Exception as error:
-                self.notes.append(f"{name} stopped with {error_text(error)}")
+                self.notes += self.noted(step, error)
 
     def stop(self):
         self.worker = None
@@ -322,9 +330,9 @@ def failed_line(error: AssertionError) -> str:
 def grade_cells(source: list[Cell], submitted: list[Cell], student: type[Student] = Student) -> Report:
     """Grade what was submitted by the tests of `source`, both as cells in the order of their notebooks."""
     report = Report()
-    cells, report.notes = cells_to_run(source, submitted)
+    to_run, report.notes = steps(source, submitted)
     names = {"__name__": "tests"}
-    with student(cells, time.monotonic() + SUBMISSION_SECONDS) as answers:
+    with student(to_run, time.monotonic() + SUBMISSION_SECONDS) as answers:
         for cell, title in titled(source):
             if cell.is_setup:
                 with contextlib.redirect_stdout(io.StringIO()):
