@@ -69,12 +69,12 @@ class rows_seen:
 
     def jump_forgotten(field, output, height):
         """jump rows further"""
-        size, jump, start = field
+        size, _, start = field
         return max(start + output, 0), min(start + output + size, height)
 
     def start_forgotten(field, output, height):
         """Output 0"""
-        size, jump, start = field
+        size, jump, _ = field
         return output * jump, min(output * jump + size, height)
 
     def start_subtracted(field, output, height):
