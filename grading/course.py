@@ -82,16 +82,22 @@ class Course:
 # --- one submission --------------------------------------------------------------------------------------
 
 
+def read_submission(source: list[Cell], path: Path) -> list[Cell]:
+    """The cells of what was handed in. Raises ValueError, with a reason, if it cannot be graded."""
+    submitted = read_cells(path)
+    if not any(cell.kind == "code" and cell.source.strip() for cell in submitted):
+        raise ValueError(f"{path.name} is empty: it has no code")
+    ours = {cell.grade_id for cell in source if cell.is_answer and cell.kind == "code"}
+    if not any(cell.grade_id in ours for cell in submitted):
+        raise ValueError(f"{path.name} has no cell for an answer: is it of another assignment?")
+    return submitted
+
+
 def grade_notebook(source_path: Path, path: Path) -> Report:
     """Grade the notebook at `path`; one that cannot be graded has no points, and a note that says why."""
     source = read_cells(source_path)
     try:
-        submitted = read_cells(path)
-        if not any(cell.kind == "code" and cell.source.strip() for cell in submitted):
-            raise ValueError(f"{path.name} is empty: it has no code")
-        ours = {cell.grade_id for cell in source if cell.is_answer}
-        if not any(cell.grade_id in ours for cell in submitted):
-            raise ValueError(f"{path.name} has no answer of {source_path.stem}: is it of another assignment?")
+        submitted = read_submission(source, path)
     except ValueError as error:
         return nothing(source, f"Not graded: {error}.")
     return grade_cells(source, submitted)

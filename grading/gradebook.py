@@ -21,7 +21,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from sqlalchemy.exc import SAWarning
 
-from .course import Course, write
+from .course import Course, read_submission, write
 from .notebook import Cell, read_cells
 
 # nbgrader calls alembic by name to make its database, and it lies beside this Python.
@@ -73,7 +73,8 @@ def record(course: Course, assignment: str, student: str, path: Path, result: di
     however odd the submission is, nbgrader sees an ordinary one. Marks given by hand stay.
     """
     try:
-        submitted = {cell.grade_id: cell for cell in read_cells(path) if cell.grade_id}
+        cells = read_submission(read_cells(course.source(assignment)), path)
+        submitted = {cell.grade_id: cell for cell in cells if cell.grade_id}
     except ValueError:
         submitted = {}
     notebook = marked(course, assignment, submitted, result)

@@ -133,5 +133,6 @@ def steps(source: list[Cell], submitted: list[Cell]) -> tuple[list[Step], list[s
             run.append(Step(f"Cell `{cell.grade_id}`", known.source, "setup"))
         elif cell.kind == "code" and not (known and known.is_test) and cell.source.strip():
             name = f"Cell `{cell.grade_id}`" if known else f"Cell {number}"
-            run.append(Step(name, cell.source, "source" if cell.source in originals else "student"))
+            origin = "source" if cell.source in originals else "student"
+            run.append(Step(name, cell.source, origin))
     return run, notes

@@ -138,7 +138,7 @@ class Student:
         self.notes += [note for note in notes if note not in self.notes]
 
     def noted(self, step: Step, error: Exception) -> list[str]:
-        """What is to be said of a cell that stopped: nothing if it is the source's, which follows from others."""
+        """What to say of a cell that stopped: nothing if it is the source's, which follows from others."""
         if step.origin == "source":
             return []
         if isinstance(error, NotImplementedError):

@@ -125,13 +125,15 @@ def main(number: str, limits: str):
             raise RuntimeError(reply["error"])
         return reply["ok"]
 
-    answers = Answers(ask)
+    answers, started = Answers(ask), os.getpid()
     while True:
         try:
             request = connection.receive()
         except EOFError:
             return
         reply = answers.answer(request)
+        if os.getpid() != started:  # a copy of this process, which the student's code has made
+            os._exit(0)
         try:
             connection.send(reply)
         except WireError as error:
