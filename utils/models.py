@@ -407,7 +407,7 @@ class DenseTransformerNet(UNet):
         spline = thin_plate(self.points, height, width).to(maps)
         moved = self.localisation(maps).view(len(maps), -1, 2)
         targets = lattice(self.points, self.points).to(maps) + moved
-        return (spline @ targets).view(-1, height, width, 2)
+        return spline.expand(len(maps), -1, -1).bmm(targets).view(-1, height, width, 2)
 
     def positions(self, image):
         """The warp (N, h, w, 2) that the network predicts for images (N, channels, H, W)."""

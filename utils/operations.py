@@ -267,19 +267,21 @@ def matrix_product(a):
     (*start, left, right), why = a.sources, "a matrix product (attention)"
     left = left and left.fold([-1], why)
     right = right and right.fold([-2, -1] if left and left.axes(-2) else [-2], why)
-    return joined([*start, left, right], a.shape)
+    (*rows, _), columns = a.tensors[-2].shape, a.tensors[-1].shape[-1]
+    return joined([*start, left, right], (*rows, columns))
 
 
 @rule("grid_sampler grid_sampler_2d")
 def sampling(a):
     """A given grid reads a box for each pixel; where the image decides the grid, it may be any position."""
     image, grid = a.sources
+    shape = (*a.x.shape[:2], *a.grid.shape[1:3])  # torch would import its compiler to say so: 140 MB
     if grid or a.grid.is_meta or image.gridded()[1] != [0, 1]:
-        return free(a)
+        return free(a, shape)
     image, _ = image.gridded()
     first, last = sampled(a.grid.double().cpu().numpy(), image.shape[-2:], *a.args[2:])
     warp = Warp(first.min(0), last.max(0))  # the images of a batch share one field
-    return whole(Map(a.trace, first.shape[1:3], [(image.map, warp, warp)]), a.shape)
+    return whole(Map(a.trace, first.shape[1:3], [(image.map, warp, warp)]), shape)
 
 
 def sampled(grid: np.ndarray, size: tuple[int, int], mode: int, padding: int, corners: bool):
@@ -314,7 +316,7 @@ def scattering(a):
     height, width = written.map.size if written else (1, 1)
     flat = written and all(place and place.dim == -1 for place in written.places)
     if into or index or a.index.is_meta or not flat or a.x.shape[-1] != height * width:
-        return free(a)
+        return free(a, a.x.shape)
     target = a.index.cpu().numpy()
     writer = np.broadcast_to(np.arange(target.shape[-1]), target.shape)
     first, last = np.full((2, height * width, 2), [[[max(height, width)]], [[-1]]])  # nobody yet
@@ -328,9 +330,10 @@ def scattering(a):
 
 
 @rule("deform_conv2d")
-def free(a):
+def free(a, shape=None):
     """Reads any position of anything: an upper bound, where rows and columns do not separate."""
-    return joined([part and part.fold(why="sampling at free positions") for part in a.sources], a.shape)
+    parts = [part and part.fold(why="sampling at free positions") for part in a.sources]
+    return joined(parts, shape or a.shape)
 
 
 @rule("item _local_scalar_dense is_nonzero equal allclose nonzero masked_select")
@@ -353,7 +356,12 @@ rule("new_empty new_zeros new_ones new_full")(lambda a: None)
 rule("softmax log_softmax _softmax _log_softmax _safe_softmax cumsum cumprod sort argsort")(
     lambda a: a.source.mixed([a.dim], a.op)
 )
-rule("linear")(lambda a: a.source.fold([-1], "a fully connected layer")._replace(shape=a.shape))
+
+
+@rule("linear")
+def fully_connected(a):
+    shape = (*a.x.shape[:-1], len(a.weight))
+    return a.source.fold([-1], "a fully connected layer")._replace(shape=shape)
 
 
 # ------------------------------------------------------------------ views: tensors that share memory

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from utils.comparison import labels_of
 from utils.data import DATA, Pictures, micrographs
@@ -20,7 +19,7 @@ from utils.metrics import confusion, iou_per_class
 from utils.models import DenseTransformerNet, UNet
 from utils.patches import random_crops
 from utils.training import train
-from utils.warp import encode, lens
+from utils.warp import through_lens, through_lenses
 
 RESULTS = DATA / "trial.json"
 STEPS = 1500
@@ -28,32 +27,21 @@ SEEDS = range(5)
 NETWORKS = {"U-Net": partial(UNet, depth=4, widest=26), "DTN": DenseTransformerNet}  # within 3.1 % in weights
 
 
-def through_lens(random, images, labels):
-    """Images (N, 1, S, S) and labels (N, S, S), each pair through a lens of its own."""
-    positions = lens(random, len(images), images.shape[-1])
-    seen = F.grid_sample(labels[:, None].float(), positions, mode="nearest", align_corners=True)
-    return encode(images, positions), seen[:, 0].to(labels.dtype)
-
-
 def batches(pictures):
     """Two whole pictures at a time, turned and flipped at random, for `train`."""
     return random_crops(pictures, 256, batch=2)
 
 
-def batches_through_lens(pictures):
-    """The same, each through another lens each time."""
-    draw = batches(pictures)
-    return lambda random: through_lens(random, *draw(random))
-
-
 def tests():
     """The pictures to be tested on: set -> Pictures; through the lens each of the eight comes four times."""
     plain, random = micrographs("test"), torch.Generator().manual_seed(0)
-    four = (tensor.repeat_interleave(4, dim=0) for tensor in plain[:2])
-    return {"micrographs": plain, "lens": Pictures(*through_lens(random, *four), plain.classes)}
+    pairs = [(n, n + 1) for n in range(len(plain.images)) for _ in range(4)]
+    seen = [through_lens(random, *(each[slice(*pair)] for each in plain[:2])) for pair in pairs]
+    images, labels = (torch.cat(each) for each in zip(*seen, strict=True))
+    return {"micrographs": plain, "lens": Pictures(images, labels, plain.classes)}
 
 
-SETS = {"micrographs": batches, "lens": batches_through_lens}
+SETS = {"micrographs": batches, "lens": lambda pictures: through_lenses(batches(pictures))}
 
 
 def quality(network, pictures):

@@ -49,7 +49,7 @@ def thin_plate(points, height, width):
     through = basis(control)  # the surface goes through its targets, and is flat far away
     flat = torch.cat([torch.zeros(3, 3, dtype=torch.float64), through[:, :3].T], dim=1)
     solution = torch.linalg.inv(torch.cat([through, flat]))
-    return basis(lattice(height, width)) @ solution[:, : points**2]
+    return basis(lattice(height, width)).mm(solution[:, : points**2])
 
 
 def encode(maps, positions):
@@ -82,8 +82,8 @@ def decode(maps, positions):
     own = maps.flatten(2)
     written = (own[:, :, None] * weight[:, None]).flatten(2)  # (N, C, 4 * nodes)
     index, weight = index.flatten(1)[:, None], weight.flatten(1)[:, None]
-    total = torch.zeros_like(own).scatter_add(2, index.expand_as(written), written)
-    weights = torch.zeros_like(own[:, :1]).scatter_add(2, index, weight)
+    total = own.new_zeros(own.shape).scatter_add(2, index.expand_as(written), written)
+    weights = weight.new_zeros(own[:, :1].shape).scatter_add(2, index, weight)
     mean = total / weights.clamp(min=EMPTY)
     return torch.where(weights > EMPTY, mean, own).view_as(maps)
 
@@ -99,7 +99,8 @@ def corners(positions):
     x, y = ((at.clamp(-1, 1) + 1) / 2 * (n - 1) for at, n in ((x, width), (y, height)))
     left, top = x.detach().floor().clamp(max=width - 2), y.detach().floor().clamp(max=height - 2)
     right, down = x - left, y - top  # how far the position is from there, 0 to 1
-    row, col = x.new_tensor([[0, 0, 1, 1], [0, 1, 0, 1]])[..., None]  # the four corners
+    corner = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=x.dtype, device=x.device)
+    row, col = corner[..., None]  # the four corners
     index = (top + row) * width + left + col
     weight = (row * down + (1 - row) * (1 - down)) * (col * right + (1 - col) * (1 - right))
     return index.long(), weight
@@ -116,6 +117,18 @@ def lens(random, count, side):
     away = lattice(side, side).float().view(side, side, 2) - middle
     far = away.square().sum(-1, keepdim=True) / (1 + middle.abs()).square().sum(-1, keepdim=True)  # 0 to 1
     return middle + away * (1 / enlarged + (1 - 1 / enlarged) * far)
+
+
+def through_lens(random, images, labels):
+    """Images (N, 1, S, S) and labels (N, S, S), each pair through another lens."""
+    positions = lens(random, len(images), images.shape[-1])
+    seen = F.grid_sample(labels[:, None].float(), positions, mode="nearest", align_corners=True)
+    return encode(images, positions), seen[:, 0].to(labels.dtype)
+
+
+def through_lenses(draw):
+    """A source of training batches, as `utils.patches.random_crops` gives, through a lens for each image."""
+    return lambda random: through_lens(random, *draw(random))
 
 
 def _check(maps, positions):
