@@ -7,7 +7,7 @@ on_screen = $(or $(filter-out Linux,$(shell uname)),$(DISPLAY),$(WAYLAND_DISPLAY
 # JupyterLab refuses to run as root unless told to, and without a screen there is no browser to open.
 lab_options = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(on_screen),,--no-browser)
 
-.PHONY: help lab test fuzz notebooks bench compare data lock clean
+.PHONY: help lab test fuzz notebooks bench compare data release grade csv feedback lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -42,6 +42,25 @@ compare: ## measure all networks on the test micrographs; table and figure go in
 data: ## make the micrographs of data/ again
 	@./install.sh lab
 	@$(python) -m utils.tissue data/micrographs
+
+# For teachers. Without ASSIGNMENT=01_patches: all of them. COURSE: the folder that holds them, and all the work.
+course = --course $(or $(COURSE),notebooks/assignments) $(if $(SUBMITTED),--submitted $(SUBMITTED))
+
+release: ## make the students' version of the assignments
+	@./install.sh teach
+	@$(python) -m grading release $(ASSIGNMENT) $(course)
+
+grade: ## grade what was handed in for ASSIGNMENT="01_…", or a folder of notebooks: SUBMITTED="…"
+	@./install.sh teach
+	@$(python) -m grading grade $(ASSIGNMENT) $(course)
+
+csv: ## write all grades into one table, which Canvas can read
+	@./install.sh teach
+	@$(python) -m grading csv $(course)
+
+feedback: ## write a page for each submission
+	@./install.sh teach
+	@$(python) -m grading feedback $(ASSIGNMENT) $(course)
 
 lock: ## bring requirements.lock up to pyproject.toml (UPGRADE=--upgrade: everything to its newest)
 	@./install.sh lock

@@ -1,5 +1,5 @@
 #!/bin/sh
-# ./install.sh lab|test|lock: put that set of packages into .venv, unless it is there already. `make` calls it.
+# ./install.sh lab|test|teach|lock: put that set of packages into .venv, unless it is there already. `make` calls it.
 #
 # A stamp per set holds the checksum of what was installed, and is written last. While pip works there is
 # .venv/unfinished; a .venv with that file, or without any stamp, was interrupted and is made anew.

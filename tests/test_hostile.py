@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,7 +229,13 @@ HOSTILE = {
     "a link to another's work": (link_to_another, 0, "is a link"),
 }
 NEEDS_BUBBLEWRAP = {
-    *("fork bomb", "kills all it can", "writes and deletes outside", "reads the hidden tests"),
+    *(
+        "allocation that grows",
+        "fork bomb",
+        "kills all it can",
+        "writes and deletes outside",
+        "reads the hidden tests",
+    ),
     *("reads another's work", "uses the network"),
 }
 CALM = "an honest answer"
@@ -243,7 +250,8 @@ def graded(request, tmp_path_factory):
     """A hostile submission graded, and an honest one after it, in the same process and course."""
     if request.param in NEEDS_BUBBLEWRAP and not sandbox.bubblewrap():
         missing = "bubblewrap is not here or not allowed, and without it this would do harm: install it"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+        required = os.environ.get("CI") == "true" and sys.platform == "linux"
+        (pytest.fail if required else pytest.skip)(missing)
     make, points, why = HOSTILE.get(request.param, (lambda course: submission(), 5, ""))
     course = make_course(tmp_path_factory.mktemp("course"))
     honest = hand_in(course, "honest", submission())
