@@ -161,3 +161,21 @@ def test_every_wrong_answer_loses_points_and_is_told_why(path, capsys):
         for row in rows:
             print("{:24} {:36} {:10} hint: {}".format(*row))
     assert helped >= 0.8 * len(rows)
+
+
+@each_assignment
+def test_learning_the_visible_checks_by_heart_scores_nothing(path):
+    for exercise in exercises(path):
+        solution, known = setup(path)[exercise], {}
+        if not callable(solution):
+            continue  # a prediction: its visible check shows no answer
+
+        def by_heart(*arguments, solution=solution, known=known):
+            return known.setdefault(repr(arguments), solution(*arguments))
+
+        for grade_id, cell in cells(path).items():
+            if is_test(cell) and grade_id.startswith(f"{exercise}-"):
+                assert not message(HIDDEN.sub("", cell.source), setup(path) | {exercise: by_heart})
+        assert known, f"{exercise} is never called"
+        outcome = grade(path, exercise, lambda *arguments, known=known: known.get(repr(arguments)))
+        assert outcome.points == 0 and not outcome.visible

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 PLAIN = {bool, int, float, str, *np.sctypeDict.values()}  # types whose == can be trusted
-KINDS = {"b": "true or false", "i": "whole numbers", "u": "whole numbers", "f": "floating-point numbers"}
+FLOATS = "floating-point numbers"
 
 
 class Wrong(AssertionError):
@@ -38,6 +38,7 @@ def check(function, *arguments, gives, hints=None, otherwise="", tolerance=1e-6)
     """
     name = function.__name__ if isinstance(function, FunctionType) else "your function"
     call = f"{name}({', '.join(map(_short, arguments))})"
+    call = call if len(call) < 120 else f"{name}(…)"
     try:
         actual = function(*copy.deepcopy(arguments))
     except NotImplementedError:
@@ -56,7 +57,7 @@ def equal(actual, expected, hints=None, otherwise="", tolerance=1e-6, what="your
 
     Args:
         actual: the answer.
-        expected: number, string, tensor, array, or a list, tuple or dict of them.
+        expected: number, string, tensor, or a list, tuple or dict of them.
         hints: mapping of a hint to the value that somebody who needs it would have got; where a tensor is
             expected, a list of its numbers will do.
         otherwise: the hint where none of them fits.
@@ -83,8 +84,8 @@ def _difference(actual, expected, tolerance):
     """How an answer differs from the expected value; an empty string if it does not."""
     if not _same_type(actual, expected):
         return f"{_short(actual)}; expected {_short(expected)}.{_remedy(actual, expected)}"
-    if isinstance(expected, torch.Tensor | np.ndarray):
-        return _difference_of_numbers(actual, expected, tolerance)
+    if isinstance(expected, torch.Tensor):
+        return _difference_of_tensors(actual, expected, tolerance)
     if isinstance(expected, list | tuple):
         return _difference_of_items(actual, expected, tolerance)
     if isinstance(expected, dict):
@@ -120,27 +121,35 @@ def _difference_of_items(actual, expected, tolerance):
     if not wrong:
         return ""
     first, difference = wrong[0]
+    if len(expected) <= 4 and _same_type(actual[first], expected[first]):
+        return f"{shown}."  # short enough to see it
     return f"{shown}.\n{len(wrong)} of {len(expected)} items are wrong, first item {first}: {difference}"
 
 
-def _difference_of_numbers(actual, expected, tolerance):
-    """Of two tensors or two arrays."""
+def _difference_of_tensors(actual, expected, tolerance):
     if actual.shape != expected.shape:
         return f"{_short(actual)}; expected shape {tuple(expected.shape)}."
-    found, wanted = (
-        x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in (actual, expected)
-    )
-    kinds = [KINDS.get(x.dtype.kind, "something else") for x in (found, wanted)]
-    if kinds[0] != kinds[1]:
-        return f"{kinds[0]} ({actual.dtype}); expected {kinds[1]} ({expected.dtype})."
-    found, wanted = found.astype(float), wanted.astype(float)
-    wrong = np.argwhere(~(np.abs(found - wanted) <= tolerance * np.maximum(1, np.abs(wanted))))
+    kind, right_kind = _kind(actual.dtype), _kind(expected.dtype)
+    if kind != right_kind:
+        return f"{kind} ({actual.dtype}); expected {right_kind} ({expected.dtype})."
+    found, wanted = actual.detach().cpu(), expected.detach().cpu()
+    error, allowed = (found.double() - wanted.double()).abs(), tolerance * wanted.double().abs().clamp(min=1)
+    wrong = (~(error <= allowed)).nonzero()  # nan is never smaller
     if not len(wrong):
         return ""
     at = tuple(wrong[0].tolist())
-    value = "nan (not a number)" if np.isnan(found[at]) else f"{found[at]:g}"
-    where = f"at index {at} " if at else ""
-    return f"{value} {where}where {wanted[at]:g} is expected; {len(wrong)} of {wanted.size} values are wrong."
+    number, right = (str(x[at].item()) if kind != FLOATS else f"{x[at].item():g}" for x in (found, wanted))
+    number = "nan (not a number)" if number == "nan" else number
+    where = (
+        f"{number} at index {at} where {right} is expected" if at else f"{number} where {right} is expected"
+    )
+    return f"{where}; {len(wrong)} of {wanted.numel()} values are wrong."
+
+
+def _kind(dtype):
+    if dtype.is_complex:
+        return "complex numbers"
+    return FLOATS if dtype.is_floating_point else "true or false" if dtype == torch.bool else "whole numbers"
 
 
 def _remedy(actual, expected):
@@ -153,11 +162,7 @@ def _remedy(actual, expected):
         return " Make it torch.from_numpy(…)."
     if isinstance(expected, list | tuple) and isinstance(actual, torch.Tensor | np.ndarray):
         return " Make it a list: .tolist()."
-    if (
-        isinstance(expected, Real)
-        and isinstance(actual, torch.Tensor | np.ndarray)
-        and actual.shape in ((), (1,))
-    ):
+    if isinstance(expected, Real) and isinstance(actual, torch.Tensor) and actual.numel() == 1:
         return " Make it a number: .item()."
     if isinstance(expected, Integral) and isinstance(actual, float):
         return " Whole numbers stay whole with // instead of /."

@@ -121,7 +121,7 @@ class dark_majority:
         return share_of_dark(image, width, height) > 0.5
 
     def square_images_only(image, height, width):
-        """not square"""
+        """is not square"""
         side = len(image)
         result = torch.zeros(side, side, dtype=torch.bool)
         share = share_of_dark(image, height, width)
@@ -189,7 +189,7 @@ class multiply_accumulates:
         return counted(layers, height, width, pooled=lambda n, size: -(-n // size))
 
     def square_windows_only(layers, height, width):
-        """not square"""
+        """is not square"""
         return counted(layers, height, height)
 
     def weights_only(layers, height, width):

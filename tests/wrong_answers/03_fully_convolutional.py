@@ -29,11 +29,11 @@ class as_kernel:
         return as_kernel_right(weight, channels, height, width).transpose(0, 1)
 
     def width_first(weight, channels, height, width):
-        """not square"""
+        """is not square"""
         return weight.reshape(len(weight), width, height, channels).permute(0, 3, 1, 2)
 
     def square_maps_only(weight, channels, height, width):
-        """not square"""
+        """is not square"""
         side = round((weight.shape[1] / channels) ** 0.5)
         return weight.reshape(len(weight), side, side, channels).permute(0, 3, 1, 2)
 
