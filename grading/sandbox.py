@@ -46,6 +46,7 @@ def bubblewrap() -> tuple[str, ...]:
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         command += ["--unshare-user"]
+    command += ["--size", str(FOLDER_SIZE), "--perms", "1777", "--tmpfs", "/tmp"]
     for each in map(Path, SYSTEM):
         if each.is_symlink():
             command += ["--symlink", str(each.readlink()), str(each)]
@@ -56,10 +57,15 @@ def bubblewrap() -> tuple[str, ...]:
             command += ["--perms", "0755", "--dir", str(parent)]
         command += ["--ro-bind-try", str(each), str(each)]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    command += ["--size", str(FOLDER_SIZE), "--perms", "1777", "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    command += ["--remount-ro", "/"]
-    tried = subprocess.run([*command, sys.executable, "-I", "-c", ""], capture_output=True)
-    return tuple(command) if tried.returncode == 0 else ()
+    command += ["--remount-ro", "/", "--chdir", "/tmp"]
+    return tuple(command) if starts(command) else ()
+
+
+def starts(command: list[str], user: int | None = None) -> bool:
+    """Whether a worker could work there."""
+    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import grading.worker"
+    tried = subprocess.run([*command, sys.executable, "-I", "-c", code], user=user, capture_output=True)
+    return tried.returncode == 0
 
 
 @functools.cache
@@ -69,8 +75,7 @@ def user() -> int | None:
         return None
     number = USERS[os.getpid() % len(USERS)]
     if not bubblewrap():  # outside of it, Python may lie where that user cannot read
-        tried = subprocess.run([sys.executable, "-I", "-c", "import numpy"], user=number, capture_output=True)
-        return number if tried.returncode == 0 else None
+        return number if starts([], number) else None
     return number
 
 
