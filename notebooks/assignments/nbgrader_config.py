@@ -1,15 +1,11 @@
-"""For nbgrader's pages, which a teacher opens for marking by hand. Students do not get this file."""
+"""For the pages of nbgrader, where a teacher marks by hand. Goes with a course's folder; students do not get it."""
 
-import sys
 from pathlib import Path
 
 from traitlets.config import get_config
 
-folder = Path(__file__).resolve().parent
-sys.path.insert(0, str(folder.parent.parent))
-
-from grading.gradebook import GradedElsewhere  # noqa: E402
+from grading.gradebook import GradedElsewhere
 
 c = get_config()
-c.CourseDirectory.root = str(folder)
+c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 c.Autograde.sanitize_preprocessors = [GradedElsewhere]  # `make grade` does it, with tests and answers apart
