@@ -809,12 +809,12 @@ def test_a_tile_outside_is_an_error(part):
         rf.box_of(Box(*part))
 
 
-@pytest.mark.parametrize("network", ["UNet()", "UNet(padding='valid')", "FCN(8)"])
+@pytest.mark.parametrize("network", ["UNet()", "UNet(padding='valid')", "FCN(8)", "DenseTransformerNet()"])
 def test_torchs_compiler_is_not_imported(network):
     """It takes 140 MB, much for a notebook on a small machine."""
     code = f"""
 import sys
-from utils.models import FCN, UNet
+from utils.models import FCN, DenseTransformerNet, UNet
 from utils.receptive_field import receptive_field
 receptive_field({network}.eval(), (1, 1, 128, 128) if "valid" not in {network!r} else (1, 1, 140, 140))
 assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules

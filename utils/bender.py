@@ -58,14 +58,14 @@ class Bender(anywidget.AnyWidget):
         back = decode(bent, positions)
         titles = "where the nodes look", "encoder: bent", "decoder: bent back"
         for axis, picture, title in zip(axes, (self._image, bent, back), titles, strict=True):
-            axis.imshow(picture[0, 0], cmap="gray", vmin=0, vmax=1)
+            axis.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set_title(title, fontsize=10)
             axis.set(xticks=[], yticks=[])
         at, points = ((each + 1) / 2 * (SIDE - 1) for each in (positions[0], targets))
         for lines in (at[::5], at[:, ::5].transpose(0, 1)):
             for line in lines:
-                axes[0].plot(*line.T, color=MARK, lw=0.8)
-        axes[0].plot(*points.T, "o", color="white", mec="black", ms=6)
+                axes[0].plot(*line.T.numpy(), color=MARK, lw=0.8)
+        axes[0].plot(*points.T.numpy(), "o", color="white", mec="black", ms=6)
         return figure
 
     def _ipython_display_(self):

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from utils import give_back, progress
 from utils.data import DATA, Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
-from utils.models import FCN, DeconvNet, PatchNet, UNet, a_trous
+from utils.models import FCN, DeconvNet, DenseTransformerNet, PatchNet, UNet, a_trous
 from utils.patches import random_crops
+from utils.warp import through_lenses
 
 WEIGHTS = DATA / "weights"
 SAVE_EVERY = 100  # steps between two checkpoints
@@ -206,6 +207,7 @@ RECIPES = {
         steps=10_000,
         learning_rate=1e-2,
     ),
+    "dtn": Recipe(DenseTransformerNet, lambda pictures: through_lenses(random_crops(pictures, 256, batch=2))),
 }
 
 
