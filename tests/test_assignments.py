@@ -16,7 +16,8 @@ from test_notebooks import (
 )
 
 matplotlib.use("agg")
-SOURCES = sorted(Path("notebooks/assignments/source").glob("*/*.ipynb"))
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "notebooks/assignments/source").glob("*/*.ipynb"))
 SOLUTION = re.compile(r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.S)
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
 
@@ -57,8 +58,9 @@ def setup(path):
 
 
 def message(source, space):
+    """Run a cell; what it raises, empty if nothing."""
     try:
-        exec(source, dict(space))
+        exec(source, space)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -70,8 +72,8 @@ def grade(path, exercise=None, answer=None):
     for grade_id, cell in cells(path).items():
         if is_test(cell) and (exercise is None or grade_id.startswith(f"{exercise}-")):
             space = setup(path) | ({exercise: answer} if exercise else {})
-            said = message(HIDDEN.sub("", cell.source), space)
-            graded = said or message(cell.source, space)
+            said = message(HIDDEN.sub("", cell.source), dict(space))
+            graded = said or message(cell.source, dict(space))
             points += 0 if graded else cell.metadata.nbgrader.points
             visible.append(said)
             hidden.append("" if said else graded)
@@ -90,7 +92,7 @@ def exercises(path):
 @cache
 def bank(path):
     """The wrong answers by exercise: each a name, what to put in, and a piece of the hint meant for it."""
-    found = runpy.run_path(f"tests/wrong_answers/{path.stem}.py")
+    found = runpy.run_path(str(ROOT / f"tests/wrong_answers/{path.stem}.py"))
     answers = {}
     for exercise in exercises(path):
         for name, value in vars(found[exercise]).items():
@@ -116,6 +118,25 @@ def test_keeps_rule(path, rule):
 
 
 @each_assignment
+def test_points_are_shown_as_they_count(path):
+    notebook = nbformat.read(path, as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    by_exercise = {}
+    for cell in notebook.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        if meta.get("grade") and cell.cell_type == "code":
+            number, shown = re.match(r"# Check (\d)\w? \((\d) points?\)", cell.source).groups()
+            assert int(shown) == meta.points
+            by_exercise[number] = by_exercise.get(number, 0) + meta.points
+        elif meta.get("grade"):
+            by_exercise["6"] = meta.points
+    headings = dict(re.findall(r"^## Exercise (\d): .* \((\d) points", text, re.M))
+    assert {number: int(points) for number, points in headings.items()} == by_exercise
+    assert dict(re.findall(r"^\| (\d) \| .* \| (\d) \|$", text, re.M)) == headings
+    assert f"**{sum(by_exercise.values())} points" in notebook.cells[0].source
+
+
+@each_assignment
 def test_whole_notebook_runs(path, monkeypatch):
     """Every code cell, pictures included, in the order of a reader."""
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
@@ -131,17 +152,9 @@ def test_untouched_release_scores_nothing(path):
     for cell in cells(path).values():
         if cell.cell_type != "code":
             continue
-        said = message_of_cell(stub(cell.source), space)
+        said = message(stub(cell.source), space)
         if is_test(cell):
             assert said.startswith(("Wrong: ", "NameError: ")) and "not " in said, said
-
-
-def message_of_cell(source, space):
-    try:
-        exec(source, space)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 @each_assignment

@@ -5,6 +5,7 @@ equal   compare a value
 """
 
 import copy
+import textwrap
 import traceback
 from numbers import Integral, Real
 from types import FunctionType
@@ -22,7 +23,10 @@ class Wrong(AssertionError):
     def _render_traceback_(self):
         """What a notebook shows: the message, and where the student's own code stopped, if it did."""
         stopped = traceback.format_exception(self.__cause__) if self.__cause__ else []
-        return [*"".join(stopped).splitlines(), f"Not yet: {self}"]
+        lines = "".join(stopped).splitlines()
+        for line in f"Not yet: {self}".splitlines():
+            lines += textwrap.wrap(line, 100)
+        return lines
 
 
 def check(function, *arguments, gives, hints=None, otherwise="", tolerance=1e-6):
