@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from utils import give_back
 from utils.operations import RULES, VIEWS
 from utils.patches import check_image, cut_out, rounding, score_map
 from utils.receptive_field import Box, receptive_field
@@ -119,9 +120,11 @@ def audit(model, image):
     field = receptive_field(model, shape)
     reasons = list(dict.fromkeys([*field.whole_image, *irregular(model, field)]))
     error, alone = measure(model, image, field, reasons) if measured else (None, {})
+    give_back()
     local = field.local if field.whole_image else field
     ends = [ends_of(local, axis) for axis in (0, 1)]
-    patch, clipped = zip(*(sides_of(*each) for each in zip(ends, field.shape[2:], strict=True)), strict=True)
+    sides = map(sides_of, ends, field.shape[2:], map(abs, local.step))
+    patch, clipped = zip(*sides, strict=True)
     return Audit(
         network=type(model).__name__,
         shape=field.shape,
@@ -147,10 +150,12 @@ def ends_of(field, axis):
     return [(box[axis], box[axis + 2]) for box in boxes]
 
 
-def sides_of(ends, size):
-    """The sides of all patches that the image's border does not cut off; or else the largest, and True."""
-    whole = sorted({stop - start for start, stop in ends if start > 0 and stop < size})
-    return (whole, False) if whole else ([max(stop - start for start, stop in ends)], True)
+def sides_of(ends, size, period):
+    """The sides of the patches of one stride of outputs, in the middle; are all cut off at the border?"""
+    first = len(ends) // 2 // period * period
+    sides = {stop - start: start > 0 and stop < size for start, stop in ends[first : first + period]}
+    whole = sorted(side for side, inside in sides.items() if inside)
+    return (whole, False) if whole else ([max(sides)], True)
 
 
 def sides_in_words(sides, clipped):

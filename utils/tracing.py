@@ -26,6 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from utils import without_compiler
+
 NOWHERE = -(2**31)  # a tap that reads nothing: a zero of the padding, a gap of a transposed convolution
 REARRANGED = "positions rearranged"  # why rows and columns are no longer told apart
 
@@ -292,7 +294,8 @@ class Trace(TorchDispatchMode):
         entering = nn_module.register_module_forward_pre_hook(self.enter)  # for all modules: none is put on
         leaving = nn_module.register_module_forward_hook(self.leave)  # the model itself
         random = torch.random.fork_rng([])
-        with entering, leaving, torch.inference_mode(), random, untouched(model), NumbersHere(), self:
+        light = without_compiler()
+        with light, entering, leaving, torch.inference_mode(), random, untouched(model), NumbersHere(), self:
             x = torch.empty(shape, dtype=dtype, device="meta")
             self.write(x, whole(self.input, shape))
             try:
