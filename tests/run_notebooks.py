@@ -50,7 +50,7 @@ def all_notebooks() -> list[Path]:
 def missing_data(path: Path) -> str | None:
     """Why this machine cannot run the notebook at `path`; None if it can."""
     folder = isbi2012_folder()
-    if path.stem != "08_real_micrographs" or (folder and folder.is_dir()):
+    if not path.stem.startswith("08") or (folder and folder.is_dir()):
         return None
     return "the ISBI 2012 micrographs are not here: name their folder in ISBI2012_DIR, or download them"
 
