@@ -153,9 +153,9 @@ def ends_of(field, axis):
 def sides_of(ends, size, period):
     """The sides of the patches of one stride of outputs, in the middle; are all cut off at the border?"""
     first = len(ends) // 2 // period * period
-    sides = {stop - start: start > 0 and stop < size for start, stop in ends[first : first + period]}
-    whole = sorted(side for side, inside in sides.items() if inside)
-    return (whole, False) if whole else ([max(sides)], True)
+    middle = ends[first : first + period]
+    whole = sorted({stop - start for start, stop in middle if start > 0 and stop < size})
+    return (whole, False) if whole else ([max(stop - start for start, stop in middle)], True)
 
 
 def sides_in_words(sides, clipped):
@@ -173,14 +173,14 @@ def halo_of(field, ends, axis):
     margin = (size - len(ends) * stride // abs(step)) // 2
     own = [margin + at // abs(step) * stride for at in range(len(ends))]  # where the stride around it starts
     pairs = list(zip(own, ends if step > 0 else ends[::-1], strict=True))
-    before = max(start - first for start, (first, _) in pairs)
-    after = max(stop - start - stride for start, (_, stop) in pairs)
+    before = max(margin, *(start - first for start, (first, _) in pairs))
+    after = max(margin, *(stop - start - stride for start, (_, stop) in pairs))
     return before + (margin - before) % stride, after + (size - margin - after) % stride
 
 
 def irregular(model, field):
     """Layers that do something else on a larger image, or at every position: (layer, reason)."""
-    sizes = zip(*(layer.shape[2:] for layer in field.layers), strict=True)
+    sizes = zip(*(layer.shape[2:] for layer in [field, *field.layers]), strict=True)
     grown = [
         size + (stride if stride < size else max(-(-size // n) for n in each if n > 1 or size == 1))
         for size, stride, each in zip(field.shape[2:], field.stride, sizes, strict=True)
