@@ -5,11 +5,13 @@ tissue           how those micrographs are drawn
 models           the networks
 receptive_field  which input pixels an output pixel can see; `tracing` and `operations` are its workings
 patches          the window around every pixel, and the proof that it is all that counts
+warp             bend a map and bend it back; `bender`: do it by hand, with `bender.js` in the browser
 inspector        point at a pixel, see its patch; `inspector.js` is what the browser does
 training         the one training loop, and the weights that come with the series
 audit            is a network a patch classifier? All of the above, asked at once
 metrics          how good is a labelling
 comparison       all networks on the same pictures: one table, one figure
+trial            U-Net against Dense Transformer Network, five seeds each
 plots            pictures with a text alternative
 """
 

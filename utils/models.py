@@ -357,17 +357,19 @@ class DenseTransformerNet(UNet):
         depth, width, widest, classes, channels: as in UNet.
         level: of the warp; maps are 2 to the level times smaller than the image, 8 times as in the code.
         points: control points along one side.
+        reach: how far at most a control point moves, where 2 is the width of the map. (The original has no
+            such bound.)
 
     Raises:
         ValueError: there is no such level on both ways, or the image, or a given warp, has a size that does
             not fit.
     """
 
-    def __init__(self, depth=4, width=8, classes=3, channels=1, widest=24, level=3, points=4):
+    def __init__(self, depth=4, width=8, classes=3, channels=1, widest=24, level=3, points=4, reach=math.inf):
         super().__init__(depth, width, classes, channels, widest=widest)
         if not 0 <= level < depth:
             raise ValueError(f"level is {level}, expected one of 0 to {depth - 1}, which are on both ways.")
-        self.level, self.points = level, points
+        self.level, self.points, self.reach = level, points, reach
         self.localisation = nn.Sequential(
             nn.AdaptiveAvgPool2d(points),
             nn.Flatten(),
@@ -406,6 +408,8 @@ class DenseTransformerNet(UNet):
         height, width = maps.shape[-2:]
         spline = thin_plate(self.points, height, width).to(maps)
         moved = self.localisation(maps).view(len(maps), -1, 2)
+        if self.reach < math.inf:
+            moved = self.reach * moved.tanh()
         targets = lattice(self.points, self.points).to(maps) + moved
         return spline.expand(len(maps), -1, -1).bmm(targets).view(-1, height, width, 2)
 

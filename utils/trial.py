@@ -19,7 +19,7 @@ from utils.metrics import confusion, iou_per_class
 from utils.models import DenseTransformerNet, UNet
 from utils.patches import random_crops
 from utils.training import train
-from utils.warp import through_lens, through_lenses
+from utils.warp import lattice, through_lens, through_lenses
 
 RESULTS = DATA / "trial.json"
 STEPS = 1500
@@ -51,21 +51,32 @@ def quality(network, pictures):
     )
 
 
+@torch.no_grad()
+def moved(network, pictures):
+    """How far a DTN moves the nodes of its map, on average, in nodes; 0 for a U-Net."""
+    if not isinstance(network, DenseTransformerNet):
+        return 0.0
+    positions = torch.cat([network.positions(image[None]) for image in pictures.images])
+    height, width = positions.shape[1:3]
+    away = positions - lattice(height, width).to(positions).view(height, width, 2)
+    return (away * torch.tensor([width - 1, height - 1]) / 2).norm(dim=-1).mean().item()
+
+
 def trial(kind, name, seed, steps=STEPS):
-    """Train one network; returns it, and its quality on the test pictures of its kind."""
+    """Train one network; returns what is measured on the test pictures of its kind, for `results`."""
     torch.manual_seed(seed)
-    network = NETWORKS[name]()
+    network, pictures = NETWORKS[name](), tests()[kind]
     train(network, SETS[kind](micrographs("train")), steps, seed=seed)
-    return network, quality(network, tests()[kind])
+    return {"iou": quality(network, pictures).tolist(), "moved": moved(network, pictures)}
 
 
-def results():
-    """The stored qualities: (set, network) -> (seeds, classes) intersection over union."""
+def results(what="iou"):
+    """The stored measurements: (set, network) -> (seeds, classes) for "iou", (seeds,) for "moved"."""
     stored = _stored()
     if len(stored) < len(SETS) * len(NETWORKS) * len(SEEDS):
         raise FileNotFoundError(f"{RESULTS} is not complete; go on with `python -m utils.trial`.")
     return {
-        (kind, name): torch.tensor([stored[f"{kind}, {name}, seed {seed}"] for seed in SEEDS])
+        (kind, name): torch.tensor([stored[f"{kind}, {name}, seed {seed}"][what] for seed in SEEDS])
         for kind in SETS
         for name in NETWORKS
     }
@@ -88,7 +99,7 @@ def main():
                 if key in done:
                     continue
                 print(key, flush=True)
-                done[key] = [round(iou, 5) for iou in trial(kind, name, seed)[1].tolist()]
+                done[key] = trial(kind, name, seed)
                 part = Path(f"{RESULTS}.part")  # whole or not at all
                 part.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
                 part.replace(RESULTS)
