@@ -27,9 +27,9 @@ def grade(course: Course, options: argparse.Namespace):
         gradebook.release(course, assignment)
         graded = grade_all(course, assignment, submissions, options.jobs)
         for student in progress(graded, total=len(submissions), desc=assignment, unit="submission"):
-            gradebook.record(
-                course, assignment, student, submissions[student], course.results(assignment, student)
-            )
+            result = course.results(assignment, student)
+            if not gradebook.recorded(course, assignment, student, result):
+                gradebook.record(course, assignment, student, submissions[student], result)
         for student in submissions:
             print(summary(student, course.results(assignment, student)))
 

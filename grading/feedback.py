@@ -29,8 +29,8 @@ pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f3f3f3; padd
 
 def page(assignment: str, student: str, result: dict, marks: dict[str, dict]) -> str:
     """The page for one submission, from its stored `result` and its `marks` in the gradebook."""
-    tests = {test["grade_id"]: test for test in result["tests"]}
-    rows = [row(grade_id, mark, tests.get(grade_id)) for grade_id, mark in marks.items()]
+    messages = {test["grade_id"]: test["message"] for test in result["tests"]}
+    rows = [row(name, mark, messages.get(name)) for name, mark in marks.items()]
     parts = [
         "<table>\n<caption>Points of every part</caption>\n"
         '<tr><th scope="col">Part</th><th scope="col">Result</th><th scope="col">Points</th></tr>\n'
@@ -40,37 +40,31 @@ def page(assignment: str, student: str, result: dict, marks: dict[str, dict]) ->
     if result["notes"]:
         notes = "\n".join(f"<li>{escape(note)}</li>" for note in result["notes"])
         parts.append(f"<h2>About the notebook</h2>\n<ul>\n{notes}\n</ul>")
-    failed = [test for test in result["tests"] if test["message"]]
-    if failed:
-        parts.append("<h2>What to look at</h2>")
-    parts += [
-        f"<h3>{named(test['grade_id'], test)}</h3>\n<pre>{escape(test['message'])}</pre>" for test in failed
-    ]
-    comments = [(grade_id, mark["comment"]) for grade_id, mark in marks.items() if mark["comment"]]
-    if comments:
-        parts.append("<h2>Comments</h2>")
-    parts += [f"<h3><code>{escape(name)}</code></h3>\n<pre>{escape(text)}</pre>" for name, text in comments]
+    comments = {name: mark["comment"] for name, mark in marks.items()}
+    for heading, texts in {"What to look at": messages, "Comments": comments}.items():
+        said = [(name, text) for name, text in texts.items() if text]
+        parts += [f"<h2>{heading}</h2>"] if said else []
+        parts += [f"<h3>{named(name, marks[name])}</h3>\n<pre>{escape(text)}</pre>" for name, text in said]
     total, most = (sum(mark[key] for mark in marks.values()) for key in ("score", "max_score"))
-    waits = (
-        " so far; written answers are still to be marked" if any(m["waits"] for m in marks.values()) else ""
-    )
+    waits = any(mark["waits"] for mark in marks.values())
     return PAGE.format(
         title=escape(f"Feedback: {assignment}"),
         student=escape(student),
-        score=f"{total:g} of {most:g} points{waits}",
+        score=f"{total:g} of {most:g} points" + waits * " so far; written answers are still to be marked",
         body="\n".join(parts),
     )
 
 
-def row(grade_id: str, mark: dict, test: dict | None) -> str:
-    if test:
-        said = "failed" if test["message"] else "passed"
-    else:
+def row(name: str, mark: dict, message: str | None) -> str:
+    """A line of the table; `message` is what a test said, empty if it passed, None where there is no test."""
+    if message is None:
         said = "to be marked" if mark["waits"] else "marked"
+    else:
+        said = "failed" if message else "passed"
     points = f"{mark['score']:g} of {mark['max_score']:g}"
-    return f'<tr><th scope="row">{named(grade_id, test)}</th><td>{said}</td><td>{points}</td></tr>'
+    return f'<tr><th scope="row">{named(name, mark)}</th><td>{said}</td><td>{points}</td></tr>'
 
 
-def named(grade_id: str, test: dict | None) -> str:
+def named(name: str, mark: dict) -> str:
     """A part of the assignment: its heading and its cell."""
-    return (f"{escape(test['title'])}: " if test else "") + f"<code>{escape(grade_id)}</code>"
+    return f"{escape(mark['title'])}: <code>{escape(name)}</code>"

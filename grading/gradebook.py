@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from sqlalchemy.exc import SAWarning
 
 from .course import Course, read_submission, write
-from .notebook import Cell, read_cells
+from .notebook import Cell, read_cells, titled
 
 # nbgrader calls alembic by name to make its database, and it lies beside this Python.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -78,9 +79,8 @@ def record(course: Course, assignment: str, student: str, path: Path, result: di
     except ValueError:
         submitted = {}
     notebook = marked(course, assignment, submitted, result)
-    write(
-        course.root / "autograded" / student / assignment / f"{assignment}.ipynb", nbformat.writes(notebook)
-    )
+    notebook.metadata["graded"] = result["digest"]
+    write(autograded(course, assignment, student), nbformat.writes(notebook))
     names = {"notebook": assignment, "assignment": assignment, "student": student, "db_url": database(course)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAWarning)  # about the order in which nbgrader fills its tables
@@ -88,6 +88,19 @@ def record(course: Course, assignment: str, student: str, path: Path, result: di
             book.update_or_create_student(student)
             book.update_or_create_submission(assignment, student)
         SaveAutoGrades().preprocess(notebook, {"nbgrader": names})
+
+
+def autograded(course: Course, assignment: str, student: str) -> Path:
+    return course.root / "autograded" / student / assignment / f"{assignment}.ipynb"
+
+
+def recorded(course: Course, assignment: str, student: str, result: dict) -> bool:
+    """Whether this result is in the gradebook. Once more, and nbgrader would ask to review what is marked."""
+    path = autograded(course, assignment, student)
+    if not path.is_file() or json.loads(path.read_text())["metadata"].get("graded") != result["digest"]:
+        return False
+    with gradebook(course) as book:
+        return score(book, assignment, student) != ""
 
 
 def marked(course: Course, assignment: str, submitted: dict[str, Cell], result: dict) -> NotebookNode:
@@ -111,12 +124,14 @@ def marked(course: Course, assignment: str, submitted: dict[str, Cell], result: 
 
 
 def marks(course: Course, assignment: str, student: str) -> dict[str, dict]:
-    """Every mark by grade_id: score, the most it could be, whether it waits for a marker, and the comment."""
+    """Every mark by grade_id: heading, score, the most it could be, whether it still waits, the comment."""
+    titles = {cell.grade_id: title for cell, title in titled(read_cells(course.source(assignment)))}
     with gradebook(course) as book:
         notebook = book.find_submission_notebook(assignment, assignment, student)
         comments = {each.name: each.comment or "" for each in notebook.comments}
         return {
             each.name: {
+                "title": titles.get(each.name, ""),
                 "score": each.score,
                 "max_score": each.max_score,
                 "waits": each.needs_manual_grade,

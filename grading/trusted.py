@@ -300,6 +300,9 @@ def message_of_test(cell: Cell, names: dict, student: Student) -> str:
                     names[name] = student.value(name)
                 except KeyError:
                     missing.add(name)
+                    continue
+                if isinstance(names[name], Stand):
+                    names[name].__name__ = name
             run(cell.source, f"<{cell.grade_id}>", names)
     except Stopped as stopped:
         return f"Your code could not be run to its end: {stopped}."

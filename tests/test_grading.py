@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from nbgrader.apps import NbGrader
 from tiny_course import NAME, WRONG_DOUBLE, hand_in, make_course, submission
 
 from grading import __main__ as commands
@@ -149,11 +150,13 @@ def table_is_what_canvas_reads(course):
 
 def marks_by_hand_count_and_stay(course):
     with gradebook.gradebook(course) as book:
-        book.find_grade("written", NAME, NAME, "ada").manual_score = 1.5
+        mark = book.find_grade("written", NAME, NAME, "ada")  # what nbgrader's page does
+        mark.manual_score, mark.needs_manual_grade = 1.5, False
         book.find_comment("written", NAME, NAME, "ada").manual_comment = "Why <always>?"
         book.db.commit()
     call(course, "grade", NAME)
     assert {row["Student"]: row[NAME] for row in table(course)}["ada"] == "6.5"
+    assert not gradebook.marks(course, NAME, "ada")["written"]["waits"]
 
 
 class Page(HTMLParser):
@@ -211,9 +214,13 @@ def test_folder_of_notebooks_as_canvas_gives_them(course, tmp_path):
     assert ids == {"ben": ("", "ben"), "hopper_72": ("72", ""), "lovelaceada_71": ("71", "")}
 
 
-def test_formgrader_cannot_run_a_submission_beside_its_tests():
+def test_formgrader_cannot_run_a_submission_beside_its_tests(monkeypatch):
     with pytest.raises(Exception, match="make grade"):
         gradebook.GradedElsewhere().preprocess(None, {})
+    monkeypatch.chdir(ASSIGNMENTS.root)
+    application = NbGrader(config_dir=str(ASSIGNMENTS.root))
+    application.load_config_file()
+    assert application.config.Autograde.sanitize_preprocessors == [gradebook.GradedElsewhere]
 
 
 # --- interrupted -----------------------------------------------------------------------------------------

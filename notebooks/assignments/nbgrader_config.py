@@ -1,11 +1,9 @@
-"""For the pages of nbgrader, where a teacher marks by hand. Goes with a course's folder; students do not get it."""
+"""For the pages of nbgrader, where a teacher marks by hand: goes with a course, and not to students."""
 
 from pathlib import Path
 
-from traitlets.config import get_config
-
 from grading.gradebook import GradedElsewhere
 
-c = get_config()
+c = get_config()  # noqa: F821, for nbgrader gives it
 c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 c.Autograde.sanitize_preprocessors = [GradedElsewhere]  # `make grade` does it, with tests and answers apart
