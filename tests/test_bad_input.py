@@ -80,9 +80,7 @@ def test_a_dictionary_with_out_is_taken_for_its_scores(name):
 @each_function
 def test_another_dictionary_is_named_by_its_keys(name):
     network = Net(lambda scores: {"logits": scores, "aux": scores})
-    with pytest.raises(
-        (TypeError, ValueError), match=r"dict with 'logits', 'aux', not one tensor .*: wrap"
-    ):
+    with pytest.raises((TypeError, ValueError), match=r"dict with 'logits', 'aux', not one tensor .*: wrap"):
         ASKED[name](network, IMAGE)
 
 
