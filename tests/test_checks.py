@@ -56,6 +56,9 @@ SAME = [
     (GRID.bfloat16(), GRID),
     (torch.tensor([], dtype=torch.long), torch.tensor([], dtype=torch.long)),
     (None, None),
+    (0.9e-6, 0.0),
+    (1000.0009, 1000.0),
+    (torch.tensor([0.9e-6, 1000.0009]).double(), torch.tensor([0, 1000.0]).double()),
 ]
 
 DIFFERENT = [
@@ -65,6 +68,12 @@ DIFFERENT = [
     (True, 1, "True; expected 1."),
     (1, True, "1; expected True."),
     (float("nan"), 1.0, "nan; expected 1.0."),
+    (1.1e-6, 0.0, "1.1e-06; expected 0.0."),
+    (1000.0011, 1000.0, "1000.0011; expected 1000.0."),
+    (torch.tensor([1.1e-6]), torch.tensor([0.0]), "1 of 1 values are wrong."),
+    (torch.tensor([1000.0011]).double(), torch.tensor([1000.0]).double(), "1 of 1 values are wrong."),
+    ((1,), (2,), "(1,); expected (2,)."),
+    ([1], [2], "[1]; expected [2]."),
     ("below", "above", "'below'; expected 'above'."),
     (torch.tensor(3), 3, "Make it a number: .item()."),
     ([1, 2], GRID, "expected a tensor of shape (2, 2). Make it torch.tensor(…)."),

@@ -12,6 +12,7 @@ audit            is a network a patch classifier? All of the above, asked at onc
 metrics          how good is a labelling
 comparison       all networks on the same pictures: one table, one figure
 trial            U-Net against Dense Transformer Network, five seeds each
+checks           what the assignments say about an answer: how it is wrong, and why that may be
 plots            pictures with a text alternative
 """
 
