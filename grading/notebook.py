@@ -85,7 +85,8 @@ def titled(cells: list[Cell]) -> Iterator[tuple[Cell, str]]:
     """Each cell with the heading that it stands under."""
     title = ""
     for cell in cells:
-        if cell.kind == "markdown" and (heading := re.search(r"^#+ +(.+)", cell.source, re.M)):
+        says = cell.kind == "markdown" and not cell.is_answer
+        if says and (heading := re.search(r"^#+ +(.+)", cell.source, re.M)):
             title = heading[1].strip()
         yield cell, title
 

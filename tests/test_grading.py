@@ -179,6 +179,7 @@ def pages_say_what_was_wrong(course):
     )
     assert "6.5 of 7 points" in ada
     assert "Why &lt;always&gt;?" in ada
+    assert "Exercise 4: why: <code>written</code>" in ada
     assert "3 of 7 points" in ben
     assert "twice 2 is 4, not 2" in ben
     assert "Exercise 1: double: <code>double-a</code>" in ben

@@ -8,7 +8,6 @@ import copy
 import textwrap
 import traceback
 from numbers import Integral, Real
-from types import FunctionType
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ def check(function, *arguments, gives, hints=None, otherwise="", tolerance=1e-6)
     Raises:
         Wrong: the function gives something else, stops with an error, or is not written yet.
     """
-    name = function.__name__ if isinstance(function, FunctionType) else "your function"
+    name = getattr(function, "__name__", "your function")  # a stand-in in grading is no function
     call = f"{name}({', '.join(map(_short, arguments))})"
     call = call if len(call) < 120 else f"{name}(…)"
     try:
