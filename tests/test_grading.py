@@ -22,7 +22,7 @@ from tiny_course import NAME, WRONG_DOUBLE, hand_in, make_course, submission
 
 from grading import __main__ as commands
 from grading import gradebook, trusted
-from grading.course import Course, grade_notebook
+from grading.course import Course, grade_all, grade_notebook
 from grading.notebook import HIDDEN
 from grading.wire import decode, encode
 
@@ -222,6 +222,25 @@ def test_formgrader_cannot_run_a_submission_beside_its_tests(monkeypatch):
     application = NbGrader(config_dir=str(ASSIGNMENTS.root))
     application.load_config_file()
     assert application.config.Autograde.sanitize_preprocessors == [gradebook.GradedElsewhere]
+
+
+def test_submission_that_ends_its_grader_harms_no_other(tmp_path):
+    """It should never happen. If it does, as by a fault in a library, that one is named and has no points."""
+    course = make_course(tmp_path)
+    path = course.source(NAME)
+    path.write_text(
+        path.read_text().replace("assert double(2) == 4", "import os; double(2) == 13 and os._exit(1)")
+    )
+    for student in ("ada", "ben", "cleo"):
+        hand_in(
+            course,
+            student,
+            submission(double="def double(x): return 13" if student == "ben" else WRONG_DOUBLE),
+        )
+    list(grade_all(course, NAME, course.submissions(NAME), jobs=2))
+    scores = {student: result["score"] for student, (_, result) in results(course).items()}
+    assert scores == {"ada": 4, "ben": 0, "cleo": 4}
+    assert "the grader itself ended" in results(course)["ben"][1]["notes"][0]
 
 
 # --- interrupted -----------------------------------------------------------------------------------------
