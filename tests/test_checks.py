@@ -1,5 +1,7 @@
 """Checks say how an answer is wrong, give the hint that fits, and believe numbers only."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -193,13 +195,7 @@ def test_long_calls_are_cut_short():
 
 
 def test_a_callable_without_a_name_will_do():
-    class Proxy:
-        def __call__(self, number):
-            return number
-
-        def __getattr__(self, name):
-            raise TypeError("this can only be called")
-
-    check(Proxy(), 3, gives=3)
-    with pytest.raises(Wrong, match=r"^your function\(3\) gives 3; expected 4\.$"):
-        check(Proxy(), 3, gives=4)
+    nameless = partial(max, 3)
+    check(nameless, 2, gives=3)
+    with pytest.raises(Wrong, match=r"^your function\(2\) gives 3; expected 4\.$"):
+        check(nameless, 2, gives=4)
