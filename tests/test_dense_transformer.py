@@ -211,6 +211,13 @@ def test_an_image_that_cannot_be_halved_is_refused(ask):
         ask(small(), torch.rand(1, 1, 30, 32))
 
 
+def test_a_bound_on_the_control_points_is_kept():
+    torch.manual_seed(0)
+    network = moved(DenseTransformerNet(depth=2, width=2, level=1, reach=0.1), amount=50).double()
+    away = (network.positions(torch.rand(1, 1, 8, 8).double()) - home(4, 4)).abs()  # nodes = control points
+    assert 0.099 < away.max() < 0.1 + 1e-9
+
+
 def test_the_localisation_network_learns():
     network = small()
     F.cross_entropy(network(torch.rand(2, 1, 32, 32)), torch.zeros(2, 32, 32).long()).backward()
@@ -304,7 +311,7 @@ def test_image_and_labels_go_through_the_same_lens():
 
 def test_the_stored_trial_is_whole_and_fair():
     found = trial.results()
-    assert found.keys() == {(kind, name) for kind in trial.SETS for name in trial.NETWORKS}
+    assert [*found] == trial.CASES
     for qualities in found.values():
         assert qualities.shape == (5, 3) and ((qualities > 0.5) & (qualities < 1)).all()
         assert len(set(qualities.mean(1).tolist())) == 5
@@ -345,7 +352,7 @@ def test_the_trial_does_what_is_missing_and_goes_on(tmp_path, monkeypatch, capsy
         trial.main()
     assert len(json.loads(trial.RESULTS.read_text())) == 6
     trial.main()
-    assert len(asked) == 21 and len(set(asked)) == 20
+    assert len(asked) == 26 and len(set(asked)) == 25
     assert [path.name for path in tmp_path.iterdir()] == ["trial.json"]
     assert "lens, DTN: mean IoU 0.607 ± 0.007" in capsys.readouterr().out
 
