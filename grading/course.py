@@ -164,7 +164,7 @@ def grade_all(course: Course, assignment: str, submissions: dict[str, Path], job
         for student in in_processes(tasks, jobs):
             done.add(student)
             yield student
-    for student in (each for each in tasks if each not in done):  # one of them has ended its grader: each gets one of its own
+    for student in tasks.keys() - done:  # one of them has ended its grader: each gets one of its own
         try:
             list(in_processes({student: tasks[student]}, 1))
         except BrokenProcessPool:

@@ -265,10 +265,13 @@ def test_interrupted_and_called_again(course, signals):
             assert process.poll() is None
         helpers = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signals) if signals == signal.SIGINT else process.kill()
+        _, alive = psutil.wait_procs(helpers, timeout=20)
+        for helper in alive:
+            helper.kill()
         said = process.stderr.read().decode()
     assert ("Interrupted; what is graded is kept" in said) == (signals == signal.SIGINT), said
     assert helpers
-    assert psutil.wait_procs(helpers, timeout=20)[1] == []
+    assert alive == []
 
     kept = results(course)
     assert 1 <= len(kept) < len(students)
@@ -290,7 +293,6 @@ def test_interrupted_and_called_again(course, signals):
         *(np.arange(6).reshape(2, 3), np.float32(0.1), np.zeros((0, 3)), np.True_, torch.rand(2, 3)),
         *(torch.arange(3), torch.tensor(1.5, dtype=torch.float64), torch.rand(3, 4).T, np.ones((3, 2)).T),
     ],
-    ids=repr,
 )
 def test_plain_data_arrives_as_it_was(value):
     arrived = decode(json.loads(json.dumps(encode(value, None))), None)
@@ -303,7 +305,7 @@ def test_plain_data_arrives_as_it_was(value):
         assert arrived == value
 
 
-@pytest.mark.parametrize("value", [1j, object(), np.array(["a"]), np.array([object()])], ids=repr)
+@pytest.mark.parametrize("value", [1j, object(), np.array(["a"]), np.array([object()])])
 def test_what_is_no_plain_data_is_refused(value):
     with pytest.raises(TypeError, match="cannot be graded"):
         encode(value, None)
@@ -315,11 +317,10 @@ def test_what_is_no_plain_data_is_refused(value):
         *(
             ["array", "object", [1], "AAAA"],
             ["array", "float64", [10**12], ""],
-            ["array", "bool", [2], "AA=="],
+            ["array", "datetime64[s]", [1], "A" * 11 + "="],
         ),
         *(["eval", "1"], ["list"], ["list", 3], ["set", [["list", []]]], ["dict", [[1]]], [], [[]]),
     ],
-    ids=repr,
 )
 def test_odd_messages_make_nothing(message):
     with pytest.raises((ValueError, TypeError, KeyError, IndexError)):
