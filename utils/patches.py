@@ -417,7 +417,9 @@ def _check_devices(model, image):
 
 def _check_local(field):
     if field.whole_image:
-        layers = "; ".join(f"layer {layer!r}: {reason}" for layer, reason in field.whole_image)
+        layers = "; ".join(f"layer {layer!r}: {reason}" for layer, reason in field.whole_image[:2])
+        if more := len(field.whole_image[2:]):
+            layers += f"; and {more} more, see receptive_field(...).whole_image"
         raise WholeImageError(f"the patch of every pixel is the whole image, nothing to cut out ({layers}).")
 
 
