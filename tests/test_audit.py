@@ -250,8 +250,8 @@ def test_what_no_field_shows_is_reported(layer):
     unet = double(TinyUNet, deep=layer)
     layer.train()
     found = audit(unet, picture(256, 256))
-    assert found.breakers == [] and not found.exact and found.agree is False
-    assert "DISAGREE: all fields are local" in repr(found)
+    assert found.breakers == [] and not found.exact and found.agree is False and found.halo is None
+    assert "DISAGREE: all fields are local" in repr(found) and "perhaps  " in repr(found)
 
 
 def test_a_global_layer_that_hardly_listens_is_reported():

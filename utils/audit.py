@@ -67,10 +67,7 @@ class Audit(NamedTuple):
             return f"{answer}; {wrong}"
         if self.exact:
             return f"TRACE AND MEASUREMENT DISAGREE: layers read the whole image, but {wrong}"
-        return (
-            f"TRACE AND MEASUREMENT DISAGREE: all fields are local, but {wrong}; does the network know a "
-            "pixel's place or the image's size, or draw at random?"
-        )
+        return f"TRACE AND MEASUREMENT DISAGREE: all fields are local, but {wrong}"
 
     def __repr__(self):
         patch = " x ".join(map(sides_in_words, self.patch, self.clipped))
@@ -86,6 +83,8 @@ class Audit(NamedTuple):
         }
         if self.stride == self.shape[2:]:
             lines["repeats"] = "nowhere in this image"
+        if self.agree is False and not self.exact:
+            lines["perhaps"] = "it knows a pixel's place or the image's size, or draws at random"
         for layer, reason, error in self.breakers:
             lines[f"  {layer}"] = reason + (f": {error:.1g} sd" if error is not None else "")
         width = max(map(len, lines))
@@ -120,6 +119,8 @@ def audit(model, image):
     field = receptive_field(model, shape)
     reasons = list(dict.fromkeys([*field.whole_image, *irregular(model, field)]))
     error, alone = measure(model, image, field, reasons) if measured else (None, {})
+    tolerance = rounding(image.dtype) if measured else 0.0
+    tiles = not reasons and (error is None or error <= tolerance)
     give_back()
     local = field.local if field.whole_image else field
     ends = [ends_of(local, axis) for axis in (0, 1)]
@@ -132,10 +133,10 @@ def audit(model, image):
         clipped=clipped,
         stride=local.stride,
         phases=tuple(map(abs, local.step)),
-        halo=None if reasons else tuple(halo_of(field, ends[axis], axis) for axis in (0, 1)),
+        halo=tuple(halo_of(field, ends[axis], axis) for axis in (0, 1)) if tiles else None,
         breakers=[Breaker(*reason, alone.get(reason.layer)) for reason in reasons],
         error=error,
-        tolerance=rounding(image.dtype) if measured else 0.0,
+        tolerance=tolerance,
         sizes=sizes_of(model, field.shape),
     )
 
