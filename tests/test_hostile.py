@@ -104,7 +104,7 @@ for folder in ({str(course.root)!r}, {str(sandbox.PROJECT / "utils")!r}):
             (Path(folder) / name / "was_here").write_text("x")
         except OSError:
             pass
-open("mine", "w").write("x")
+open("written-by-a-submission", "w").write("x")
 Path("/tmp/was_here").write_text("x")
 double = 1"""
     return submission(double=code)
