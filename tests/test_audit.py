@@ -193,6 +193,20 @@ def test_a_layer_alone_is_as_wrong_as_the_network_if_nothing_else_is():
     assert found.breakers[0].error == pytest.approx(found.error, rel=1e-9)
 
 
+def test_a_pooling_to_one_position_is_measured_by_itself():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.pool = nn.Conv2d(1, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, image):
+            maps = self.first(image)
+            return maps * self.pool(maps)
+
+    (breaker,) = audit(double(Gated), picture(64, 64)).breakers
+    assert breaker.layer == "pool" and breaker.error > 0.01
+
+
 @pytest.mark.parametrize(
     ("layer", "op"),
     [

@@ -7,7 +7,7 @@ from torch import nn
 from utils.audit import audit
 from utils.inspector import Inspector
 from utils.models import UNet
-from utils.patches import patch_proof, tiled
+from utils.patches import patch_proof, rounding, tiled
 from utils.receptive_field import receptive_field
 
 ASKED = {
@@ -133,6 +133,11 @@ def test_the_inspector_allows_for_the_rounding_of_half_precision():
     widget = Inspector(IMAGE, {"mine": unet().half()})
     widget.request = {"number": 1, "network": "mine", "row": 30, "col": 33}
     assert widget.answer["said"].startswith("Proof")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_each_precision_has_room_for_its_rounding(dtype):
+    assert 4 * torch.finfo(dtype).eps < rounding(dtype) <= 0.1
 
 
 @pytest.mark.parametrize("name", ["patch_proof", "tiled", "audit"])
