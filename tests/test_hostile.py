@@ -1,5 +1,6 @@
 """Submissions that break, cheat or attack: none gains a mark or harms another, and the teacher sees why."""
 
+import contextlib
 import json
 import os
 import sys
@@ -293,8 +294,10 @@ def test_leaves_others_and_all_files_alone(graded):
 def test_nothing_of_it_is_left_running(graded):
     def running():
         commands = [b"grading/worker.py", json.dumps({"user": sandbox.user()})[1:].encode()]
-        paths = Path("/proc").glob("[0-9]*/cmdline")
-        found = [path.read_bytes() for path in paths if path.exists()]
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended since it was listed
+                found.append(path.read_bytes())
         return [each for each in found if all(command in each for command in commands)]
 
     last = time.monotonic() + 10  # the kernel ends the processes of a namespace one by one
