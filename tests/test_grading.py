@@ -253,7 +253,7 @@ def results(course) -> dict[str, tuple[int, dict]]:
 
 @pytest.mark.parametrize("signals", [signal.SIGINT, signal.SIGKILL], ids=lambda each: each.name)
 def test_interrupted_and_called_again(course, signals):
-    students = [f"student{number}" for number in range(4)]
+    students = [f"student{number}" for number in range(8)]
     for student in students:
         hand_in(course, student, submission(area="import time; time.sleep(0.3)\ndef area(x): return x.size"))
     command = [sys.executable, "-m", "grading", "grade", NAME, "--course", str(course.root)]
