@@ -1,8 +1,9 @@
 """Tile by tile against one pass over the whole image: time, work and memory for the same scores.
 
 Each row is a process of its own, on one thread. Its time is the best of three tries, the tracing of receptive
-fields included; its memory is what the first try adds to that of the process; the difference is the largest
-of any score. Multiply-accumulates (MACs) say how much is computed twice.
+fields included; its memory is the peak of the process, torch and the image included, before the first try and
+after it; the difference is the largest of any score. Multiply-accumulates (MACs) say how much is computed
+twice.
 
 python benchmarks/tiled.py
 """
@@ -14,6 +15,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
@@ -33,7 +35,7 @@ def peak_megabytes():
 
 
 def measure(options, side, tile):
-    """Seconds, multiply-accumulates, megabytes and scores of one way to score an image."""
+    """Seconds, multiply-accumulates, peak megabytes before and after, and scores of one way to score."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network, image, shapes = UNet(**options).eval(), torch.rand(1, 1, side, side), Counter()
@@ -50,24 +52,25 @@ def measure(options, side, tile):
             scores = score_map(network, image) if tile is None else tiled(network, image, tile)
         seconds.append(time.perf_counter() - begin)
         if len(seconds) == 1:
-            megabytes = peak_megabytes() - before
+            after = peak_megabytes()
             hook.remove()
     macs = sum(times * multiply_accumulates(network, shape) for shape, times in shapes.items())
-    return min(seconds), macs, megabytes, scores.numpy()
+    return min(seconds), macs, (before, after), scores.numpy()
 
 
 def main():
-    print("| network, image | tile | seconds | time ratio | MAC ratio | memory (MB) | difference |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| network, image | tile | seconds | time ratio | MAC ratio | MB before | MB after | difference |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (options, side) in NETWORKS.items():
         for tile in TILES:
-            with multiprocessing.get_context("spawn").Pool(1) as alone:
-                seconds, macs, megabytes, scores = alone.apply(measure, (options, side, tile))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                seconds, macs, memory, scores = alone.submit(measure, options, side, tile).result()
             if tile is None:
                 one = seconds, macs, scores
             cells = f"{name}, {side} x {side}", str(tile or "one pass"), f"{seconds:.2f}"
             ratios = f"{seconds / one[0]:.2f}", f"{macs / one[1]:.2f}"
-            print("|", " | ".join(cells + ratios), f"| {megabytes:.0f} | {abs(scores - one[2]).max():.0e} |")
+            off = f"{abs(scores - one[2]).max():.0e}"
+            print("|", " | ".join((*cells, *ratios, *(f"{peak:.0f}" for peak in memory), off)), "|")
 
 
 if __name__ == "__main__":
