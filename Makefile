@@ -14,6 +14,7 @@ help: ## list the targets
 
 lab: ## set up .venv and open JupyterLab on the first notebook
 	@./install.sh lab
+	@$(python) postBuild
 	@$(python) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(first) $(lab_options)
 
 test: ## set up .venv and run every check of the project

@@ -1,10 +1,11 @@
-"""The inspector in a real JupyterLab: where the notebook, its kernel and its theme have a say.
+"""A real JupyterLab, where the notebook, its kernel and its theme have a say: the inspector, and links.
 
 One server and one browser for all tests; each opens a notebook of its own.
 """
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def lab(tmp_path_factory):
     (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
     names = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
     own = {name: str(folder / name) for name in names} | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    subprocess.run([sys.executable, ROOT / "postBuild"], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,3 +195,20 @@ def test_both_themes_leave_text_readable(notebook):
         page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
         for part in ["readout p", "answer p", "panels figcaption", "buttons button", "slider"]:
             assert contrast(page.locator(f".patch-{part}").first) >= 4.5, (theme, part)  # WCAG 2, level AA
+
+
+def test_a_link_into_a_chapter_lands_on_its_cell(lab, chromium):
+    address, folder = lab
+    for file in ("00_the_question.ipynb", "03_fully_convolutional.ipynb"):
+        shutil.copy(ROOT / "notebooks" / file, folder)
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(20_000)
+    page.goto(f"{address}/lab/tree/00_the_question.ipynb?reset")
+    ready(page)
+    page.get_by_text("costs a few hundred times more").click()
+    in_the_upper_half = """() => [...document.querySelectorAll("h2")].some(
+        heading => heading.textContent.startsWith("What it saves")
+            && heading.getBoundingClientRect().top > 0 && heading.getBoundingClientRect().top < 450)"""
+    page.wait_for_function(in_the_upper_half)
+    page.evaluate(SHUTDOWN)
+    page.close()

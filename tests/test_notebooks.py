@@ -104,8 +104,8 @@ def links_lead_somewhere(path, notebook):
         if file and not re.match(r"\w+:", target):
             assert (path.parent / file).exists(), f"{file} does not exist"
         if place and file.endswith(".ipynb"):
-            # JupyterLab finds a cell at once, but a heading only when the notebook has been open for a second.
-            assert place.startswith("cell-id="), f"link to a cell, {file}#cell-id=…, not to the heading {place}"
+            # JupyterLab finds a cell at once, but a heading only in a notebook that was open before.
+            assert place.startswith("cell-id="), f"link to a cell (#cell-id=…), not to {place}"
             cells = {cell.id for cell in nbformat.read(path.parent / file, as_version=4).cells}
             assert place.removeprefix("cell-id=") in cells, f"{file} has no cell {place}"
 
@@ -186,7 +186,7 @@ BAD = [
 @pytest.fixture
 def chapter(tmp_path) -> Path:
     """Where the first of two chapters would be."""
-    second = new_notebook(cells=[new_markdown_cell("# Second\n\n## A part")])
+    second = new_notebook(cells=[new_markdown_cell("# Second"), new_markdown_cell("## A part", id="a-part")])
     nbformat.write(second, tmp_path / "02_b.ipynb")
     return tmp_path / "01_a.ipynb"
 
@@ -201,6 +201,6 @@ def test_rule_refuses_a_bad_notebook(rule, notebook, chapter):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_rule_accepts_a_good_notebook(rule, chapter):
-    text = "## Section\n\n### Part\n\n`a[0](gone)` $f[x](y)$ [there](02_b.ipynb#A-part) [far](https://example.org)"
+    text = "## Section\n\n### Part\n\n`a[0](gone)` $f[x](y)$ [there](02_b.ipynb#cell-id=a-part) [far](https://example.org)"
     html = '<img src="data:image/png;base64,/tmp/x" alt="A curve.">'
     rule(chapter, notebook_with(printed("loss 0.5"), shown(**{"text/html": html}), text=text))
