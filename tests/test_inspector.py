@@ -165,20 +165,25 @@ def test_networks_are_not_changed():
 
 
 def test_a_click_is_answered_with_the_proof(inspector, networks):
-    answer = ask(inspector, "U-Net", 20, 33)
-    proof = patch_proof(networks["U-Net"], image(), 20, 33)
+    answer = ask(inspector, "U-Net", 20, 5)
+    proof = patch_proof(networks["U-Net"], image(), 20, 5)
     best = int(proof.full_scores.argmax())
-    assert answer["number"] == 1 and answer["cut"] == [*proof.cut]
+    assert answer["number"] == 1 and answer["cut"] == [*proof.cut] and answer["said"].startswith("Proof")
     assert (
         f"the score of {CLASSES[best]} is {proof.full_scores[best]:.2f} from the full image" in answer["said"]
     )
     assert f"{proof.patch_scores[best]:.2f} from the patch alone" in answer["said"]
     heat = np.frombuffer(base64.b64decode(answer["heat"]["rgb"]), np.uint8).reshape(*proof.patch.shape[2:], 3)
-    inside = receptive_field(networks["U-Net"], (1, 1, 64, 80)).mask(20, 33)
+    inside = receptive_field(networks["U-Net"], (1, 1, 64, 80)).mask(20, 5)
     top, left, bottom, right = proof.cut
     dark = heat[~inside[top:bottom, left:right]]
     assert len(np.unique(dark, axis=0)) <= 1  # outside the field: nothing
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_patch_as_large_as_the_image_proves_nothing(inspector):
+    answer = ask(inspector, "U-Net", 20, 33)
+    assert answer["said"].startswith("No proof, as the patch is all of this image: the score of")
 
 
 @pytest.mark.parametrize("network", ["dense", "strided", "holes"])
@@ -448,18 +453,18 @@ def test_keyboard_alone_reaches_everything(show):
 def test_touch_chooses_and_asks(show):
     page = show("live", has_touch=True)
     box = page.locator(".patch-output").bounding_box()
-    at = where(page, 15, 25)
+    at = where(page, 15, 5)
     page.touchscreen.tap(box["x"] + at["x"], box["y"] + at["y"])
-    assert readout(page).startswith("Pixel (15, 25)")
-    page.wait_for_selector("text=U-Net, pixel (15, 25). Proof")
+    assert readout(page).startswith("Pixel (15, 5)")
+    page.wait_for_selector("text=U-Net, pixel (15, 5). Proof")
     page.get_by_role("button", name="Pin this pixel").tap()
-    assert "Pinned (15, 25)" in readout(page)
+    assert "Pinned (15, 5)" in readout(page)
 
 
 def test_click_shows_proof_patch_and_heat_map(show, inspector):
     page = show("live")
-    page.locator(".patch-output").click(position=where(page, 20, 33))
-    page.wait_for_selector("text=U-Net, pixel (20, 33). Proof")
+    page.locator(".patch-output").click(position=where(page, 20, 5))
+    page.wait_for_selector("text=U-Net, pixel (20, 5). Proof")
     answer = page.locator(".patch-answer")
     assert "from the full image" in answer.inner_text() and "Half of the influence" in answer.inner_text()
     assert answer.get_attribute("aria-live") == "polite"

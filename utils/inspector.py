@@ -131,11 +131,13 @@ class Inspector(anywidget.AnyWidget):
         else:
             cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
             allowed = rounding(full.dtype) * known.scores.std(correction=0) + 1e-6
-            holds = proof.max_abs_difference <= allowed
+            verdict = "Proof" if proof.max_abs_difference <= allowed else "Not the same"
+            if verdict == "Proof" and proof.patch.shape == image.shape:
+                verdict = "No proof, as the patch is all of this image"
             said = (
-                f"{'Proof' if holds else 'Not the same'}: the score of {classes[best]} is {full:.2f} from "
-                f"the full image and {alone:.2f} from the patch alone; the largest difference of any score "
-                f"is {proof.max_abs_difference:.1g}."
+                f"{verdict}: the score of {classes[best]} is {full:.2f} from the full image and "
+                f"{alone:.2f} from the patch alone; the largest difference of any score is "
+                f"{proof.max_abs_difference:.1g}."
             )
             heat = influence(proof.patch_scores[best], proof.patch)
         heat = heat.double().cpu()
