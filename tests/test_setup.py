@@ -113,6 +113,15 @@ def test_binder_copies_the_project_before_it_installs_it(dockerfile):
     assert copied.start() < updated.start()
 
 
+def test_binder_tells_lab_how_to_show_notebooks(dockerfile):
+    assert "./postBuild" in dockerfile
+
+
+def test_binder_opens_a_file_that_exists():
+    (path,) = re.findall(r"urlpath=lab/tree/([\w/.]+\w)", (ROOT / "README.md").read_text())
+    assert (ROOT / path).is_file()
+
+
 # --- make, with stand-ins for Python and pip -------------------------------------------------------------
 
 PYTHON = """#!/bin/sh
