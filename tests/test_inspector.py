@@ -32,16 +32,15 @@ def dilated():
     return nn.Sequential(*layers).eval()
 
 
-class Turned(nn.Module):
-    """Turns the image by a quarter, and looks at 3 x 3 pixels."""
+class Warped(nn.Module):
+    """Turns, or mirrors, the image as a matrix says, and looks at 3 x 3 pixels."""
 
-    def __init__(self):
+    def __init__(self, matrix):
         super().__init__()
-        self.layer = nn.Conv2d(1, 3, 3, padding=1)
+        self.matrix, self.layer = torch.tensor([matrix]), nn.Conv2d(1, 3, 3, padding=1)
 
     def forward(self, x):
-        quarter = torch.tensor([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]], device=x.device)
-        grid = F.affine_grid(quarter, x.shape, align_corners=False)
+        grid = F.affine_grid(self.matrix.to(x.device), x.shape, align_corners=False)
         return self.layer(F.grid_sample(x, grid, align_corners=False))
 
 
@@ -55,7 +54,7 @@ def networks():
         "strided": convolutional(patch_net),
         "global": TinyUNet(deep=GlobalBranch()).eval(),
         "holes": dilated(),
-        "warped": Turned(),
+        "warped": Warped([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]),  # by a quarter
     }
 
 
@@ -184,6 +183,12 @@ def test_a_click_is_answered_with_the_proof(inspector, networks):
 def test_a_patch_as_large_as_the_image_proves_nothing(inspector):
     answer = ask(inspector, "U-Net", 20, 33)
     assert answer["said"].startswith("No proof, as the patch is all of this image: the score of")
+
+
+def test_a_patch_that_no_cut_keeps_is_no_failure():
+    mirror = Warped([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    answer = ask(Inspector(image(), {"mirror": mirror}, CLASSES), "mirror", 19, 13)
+    assert answer["said"].startswith("No proof: no part of the image") and "influence" in answer["effective"]
 
 
 @pytest.mark.parametrize("network", ["dense", "strided", "holes"])

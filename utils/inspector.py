@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
 
-from utils.patches import WholeImageError, effective_pixels, influence, prove, rounding, score_map
+from utils.patches import effective_pixels, influence, prove, rounding, score_map
 from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
 
@@ -125,7 +125,7 @@ class Inspector(anywidget.AnyWidget):
         image = known.image.clone().requires_grad_()  # proof and effective field from one pass
         try:
             proof = prove(known.model, image, known.field, known.scores, row, col)
-        except WholeImageError as error:
+        except ValueError as error:  # nothing to cut out, or no cut that leaves the patch as it is
             cut, said = (0, 0, *image.shape[-2:]), f"No proof: {error}"
             heat = influence(score_map(known.model, image)[0, best, row, col], image)
         else:
