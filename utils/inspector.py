@@ -268,7 +268,7 @@ def examined(name, model, image):
 def class_names(name, classes, known):
     count = known.scores.shape[1]
     if classes is None:
-        return [f"class {number}" for number in range(count)] if count > 1 else ["score"]
+        return [f"class {number}" for number in range(count)] if count > 1 else ["output"]
     if isinstance(classes, str) or len(classes) != count:
         raise ValueError(
             f"classes is {classes!r}, expected {count} names, one for each score of network {name!r}."
