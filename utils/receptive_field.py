@@ -131,8 +131,11 @@ class Layer:
 
     def mask(self, row: int, col: int) -> np.ndarray:
         """(H, W) bool: exactly the positions in this layer that output pixel (row, col) sees."""
+        check(row, col, self.output_shape, "output")
+        pixel = row * self.output_shape[-1] + col
         seen = np.zeros(self.shape[-2:], bool)
-        for rows, i, cols, j in self._terms_of(row, col):
+        for rows, cols in self.terms:
+            i, j = (pixel, pixel) if rows.joint else (row, col)
             seen |= rows.fields[i][:, None] & cols.fields[j]
         return seen
 
@@ -144,13 +147,6 @@ class Layer:
             tall, wide = (reached.shape, reached.shape) if rows.joint else ((-1, 1), (1, -1))
             reached |= rows.influences[row].reshape(tall) & cols.influences[col].reshape(wide)
         return reached
-
-    def _terms_of(self, row: int, col: int) -> list[tuple[Axis, int, Axis, int]]:
-        """The rows and columns of every term, each with the place of output pixel (row, col) in them."""
-        check(row, col, self.output_shape, "output")
-        pixel = row * self.output_shape[-1] + col
-        places = [(pixel, pixel) if rows.joint else (row, col) for rows, _ in self.terms]
-        return [(rows, i, cols, j) for (rows, cols), (i, j) in zip(self.terms, places, strict=True)]
 
 
 def check(row: int, col: int, shape: tuple, name: str) -> None:
