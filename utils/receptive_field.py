@@ -227,7 +227,8 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
-    if not isinstance(shape, Sequence) or len(shape) != 4 or not all(map(positive, shape)):
+    positive = isinstance(shape, Sequence) and all(isinstance(n, Integral) and n > 0 for n in shape)
+    if not positive or len(shape) != 4:
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")
     if any(map(is_lazy, model.parameters())):
         raise ValueError("the model has lazy layers, which get weights from their first image: run it once")
@@ -273,10 +274,6 @@ def check_output(out) -> None:
             f"the model returns a {type(out).__name__}{keys}, not one tensor or a dict with one under 'out': "
             "wrap the model in a module that returns the tensor you ask about"
         )
-
-
-def positive(n) -> bool:
-    return isinstance(n, Integral) and n > 0
 
 
 def propagate(maps: list[Map], output: Map, local: bool) -> dict[Map, list[tuple[Axis, Axis]]]:
