@@ -143,10 +143,8 @@ def _difference_of_tensors(actual, expected, tolerance):
     at = tuple(wrong[0].tolist())
     number, right = (str(x[at].item()) if kind != FLOATS else f"{x[at].item():g}" for x in (found, wanted))
     number = "nan (not a number)" if number == "nan" else number
-    where = (
-        f"{number} at index {at} where {right} is expected" if at else f"{number} where {right} is expected"
-    )
-    return f"{where}; {len(wrong)} of {wanted.numel()} values are wrong."
+    place = f" at index {at}" if at else ""
+    return f"{number}{place} where {right} is expected; {len(wrong)} of {wanted.numel()} values are wrong."
 
 
 def _kind(dtype):
