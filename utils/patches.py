@@ -69,9 +69,7 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
     views = windows(mirror(image, window), window, stride)[0]
     rows, columns = views.shape[:2]
     network = copy.deepcopy(classifier).to(memory_format=torch.channels_last)  # convolves twice as fast
-    scores = (
-        None  # one block for all of them: small pieces, left between large ones, would scatter the memory
-    )
+    scores = None  # later one block for all: small pieces, left between large ones, would scatter the memory
     with progress(total=rows * columns, unit="patch", desc=f"sliding a {window} x {window} window") as bar:
         for numbers in torch.arange(rows * columns).split(batch):
             patches = views[numbers // columns, numbers % columns]
