@@ -144,11 +144,7 @@ class FCN(nn.Module):
             raise ValueError(f"stride is {stride}, expected 32, 16 or 8 as in FCN-32s, FCN-16s and FCN-8s.")
         widths = [channels, *(width * factor for factor in (1, 2, 4, 8, 8))]
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)),
-                *(nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True)),
-                nn.MaxPool2d(2),
-            )
+            nn.Sequential(*_two_convolutions(before, after, padding=1), nn.MaxPool2d(2))
             for before, after in pairwise(widths)
         )
         self.scored = [level for level in (4, 3, 2) if 2 ** (level + 1) >= stride]  # coarsest first
@@ -326,7 +322,7 @@ class UNet(nn.Module):
                 )
 
 
-def _two_convolutions(before, after, padding, batch_norm):
+def _two_convolutions(before, after, padding, batch_norm=False):
     layers = []
     for n in (before, after):
         layers += [nn.Conv2d(n, after, 3, padding=padding)]
