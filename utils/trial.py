@@ -51,9 +51,8 @@ SETS = {"micrographs": batches, "lens": lambda pictures: through_lenses(batches(
 
 def quality(network, pictures):
     """Intersection over union of each class: (classes,)."""
-    return iou_per_class(
-        confusion(labels_of(network, pictures.images), pictures.labels, len(pictures.classes))
-    )
+    found = labels_of(network, pictures.images)
+    return iou_per_class(confusion(found, pictures.labels, len(pictures.classes)))
 
 
 @torch.no_grad()
