@@ -64,8 +64,7 @@ def panels(pictures, classes=(), width=3.2):
             colours = ListedColormap([COLOURS[name] for name in classes])
             axis.imshow(picture, cmap=colours, vmin=-0.5, vmax=len(classes) - 0.5, interpolation="nearest")
         axis.set_title(title, fontsize=10)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
     if classes:
         keys = [Patch(facecolor=COLOURS[name], edgecolor="black", label=name) for name in classes]
         figure.legend(handles=keys, loc="outside lower center", ncols=len(classes), frameon=False, fontsize=9)
