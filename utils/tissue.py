@@ -18,11 +18,7 @@ from tqdm import tqdm
 
 from utils.data import MICROGRAPH_GREYS
 
-SPLITS = {
-    "train": range(0, 24),
-    "validation": range(100, 104),
-    "test": range(200, 208),
-}  # seeds
+SPLITS = {"train": range(0, 24), "validation": range(100, 104), "test": range(200, 208)}  # seeds
 CYTOPLASM, MEMBRANE, MITOCHONDRION = MICROGRAPH_GREYS.values()
 FINE = 2  # shapes are drawn on a grid twice as fine and then averaged, so that lines have soft edges
 LINE = 1.9  # half width of a line, in pixels of the finished picture
