@@ -56,11 +56,10 @@ def resized(op: str, dtype, n: int, count: int, scale: float | None, align_corne
     rows = getattr(torch.ops.aten, op).default(impulses, [count, 1], *corners, scale, None)
     weight = rows[0, :, :, 0].T.abs().numpy() > 1e-9  # (count, n)
     index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
+    step = Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000)
     if align_corners and n > 1 and count > 1:
-        return Taps(index, n, Fraction(n - 1, count - 1))
-    return Taps(
-        index, n, Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000)
-    )
+        step = Fraction(n - 1, count - 1)
+    return Taps(index, n, step)
 
 
 # ------------------------------------------------------------------ rules
