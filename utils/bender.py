@@ -6,22 +6,17 @@ The browser (`bender.js`) computes what `utils.warp` does, from its spline matri
 moves; a test holds the two against each other.
 """
 
-from base64 import b64encode
-from pathlib import Path
-
 import anywidget
-import numpy as np
 import torch
 import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from utils.inspector import checked_image
+from utils.inspector import HERE, as_base64, checked_image
 from utils.plots import MARK, show
 from utils.warp import decode, encode, lattice, thin_plate
 
-HERE = Path(__file__).parent
 SIDE, POINTS = 96, 4  # of the picture in pixels, and of the control points
 
 
@@ -44,7 +39,8 @@ class Bender(anywidget.AnyWidget):
         self._image = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
         spline = thin_plate(POINTS, SIDE, SIDE)
         contents = {"image": self._image, "spline": spline, "control": lattice(POINTS, POINTS)}
-        super().__init__(contents={"side": SIDE} | {name: _text(each) for name, each in contents.items()})
+        floats = {name: as_base64(each.numpy().astype("<f4")) for name, each in contents.items()}
+        super().__init__(contents={"side": SIDE} | floats)
 
     def figure(self):
         """A matplotlib Figure: the grid of an example, the picture bent by it, and bent back."""
@@ -79,8 +75,3 @@ class Bender(anywidget.AnyWidget):
         show(self.figure(), description)
         data, metadata = self._repr_mimebundle_()
         display(data | {"text/plain": ""}, metadata=metadata, raw=True)
-
-
-def _text(numbers):
-    """Little-endian float32, row by row, as base64."""
-    return b64encode(np.ascontiguousarray(numbers.numpy(), dtype="<f4")).decode()

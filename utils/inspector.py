@@ -88,13 +88,13 @@ class Inspector(anywidget.AnyWidget):
             "classes": self._classes[name],
             "colours": colours(self._classes[name]),
             "size": known.size,
-            "scores": _text(np.rint(scores / unit).astype("<i2")),
+            "scores": as_base64(np.rint(scores / unit).astype("<i2")),
             "unit": unit,
             "whole": [whole._asdict() for whole in known.field.whole_image],
             "shares": [min(1, n * stride / abs(step) / size) for stride, step, n, size in strides],
             "layers": tables["layers"],
             "axes": [
-                {"offset": _text(axis["offset"]), "runs": _text(axis["runs"]), "joint": axis["joint"]}
+                {"offset": as_base64(axis["offset"]), "runs": as_base64(axis["runs"]), "joint": axis["joint"]}
                 for axis in tables["axes"]
             ],
             "bits": 8 * tables["axes"][0]["runs"].itemsize,
@@ -298,8 +298,9 @@ def _pixels(image):
 
 
 def _picture(pixels):
-    return {"height": pixels.shape[0], "width": pixels.shape[1], "rgb": _text(pixels)}
+    return {"height": pixels.shape[0], "width": pixels.shape[1], "rgb": as_base64(pixels)}
 
 
-def _text(array):
+def as_base64(array):
+    """The bytes of an array, row by row."""
     return b64encode(np.ascontiguousarray(array)).decode()
