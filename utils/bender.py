@@ -9,12 +9,11 @@ moves; a test holds the two against each other.
 import anywidget
 import torch
 import traitlets
-from IPython.display import display
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from utils.inspector import HERE, as_base64, checked_image
-from utils.plots import MARK, show
+from utils.inspector import HERE, as_base64, checked_image, show_live
+from utils.plots import MARK
 from utils.warp import decode, encode, lattice, thin_plate
 
 SIDE, POINTS = 96, 4  # of the picture in pixels, and of the control points
@@ -65,13 +64,10 @@ class Bender(anywidget.AnyWidget):
         return figure
 
     def _ipython_display_(self):
-        """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
-        description = (
+        show_live(
+            self,
             "A micrograph under a grid with sixteen white points, two of which are pulled away from the "
             "middle, and the grid with them; the picture bent by that grid, in which the middle looks "
             "smaller; and the same bent back, like the first but blurred in places. Run this cell to move "
-            "the points yourself."
+            "the points yourself.",
         )
-        show(self.figure(), description)
-        data, metadata = self._repr_mimebundle_()
-        display(data | {"text/plain": ""}, metadata=metadata, raw=True)

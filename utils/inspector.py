@@ -201,10 +201,7 @@ class Inspector(anywidget.AnyWidget):
         return figure
 
     def _ipython_display_(self):
-        """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
-        show(self.figure(), f"{self.describe()} Run this cell to choose pixels yourself.")
-        data, metadata = self._repr_mimebundle_()
-        display(data | {"text/plain": ""}, metadata=metadata, raw=True)
+        show_live(self, f"{self.describe()} Run this cell to choose pixels yourself.")
 
     def to_html(self, path):
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
@@ -224,6 +221,13 @@ class Inspector(anywidget.AnyWidget):
         part = path.with_name(f"{path.name}.part")  # whole or not at all
         part.write_text(page, encoding="utf-8")
         part.replace(path)
+
+
+def show_live(widget, description):
+    """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
+    show(widget.figure(), description)
+    data, metadata = widget._repr_mimebundle_()
+    display(data | {"text/plain": ""}, metadata=metadata, raw=True)
 
 
 def checked_image(image):
