@@ -236,8 +236,8 @@ def measure(model, image, field, reasons):
             "the network weights, or an image, for which they vary and are finite."
         )
 
-    def wrong(others, row, col, at=None):
-        return float((others[0, :, *(at or (row, col))] - scores[0, :, row, col]).abs().max()) / spread
+    def wrong(answer, row, col):
+        return float((answer - scores[0, :, row, col]).abs().max()) / spread
 
     def field_of(size):
         return receptive_field(model, size).local
@@ -255,11 +255,11 @@ def measure(model, image, field, reasons):
             patch = score_map(model, image[..., cut.top : cut.bottom, cut.left : cut.right])
         except Exception:  # a network for one size only
             continue
-        errors.append(wrong(patch, row, col, at))
+        errors.append(wrong(patch[0, :, *at], row, col))
         for layer, _ in reasons:
             others = seen_alone(model, layer, image, cut)
             if others is not None:
-                alone[layer] = max(alone.get(layer, 0.0), wrong(others, row, col))
+                alone[layer] = max(alone.get(layer, 0.0), wrong(others[0, :, row, col], row, col))
     return max(errors, default=None), alone
 
 
