@@ -21,6 +21,7 @@ import os
 import sys
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from tqdm import tqdm
@@ -83,3 +84,10 @@ def without_compiler():
 def progress(*args, **options):
     """A progress bar (tqdm) that looks alike in a terminal and a notebook, and goes when the work is done."""
     return tqdm(*args, file=sys.stdout, leave=False, **options)
+
+
+def write_whole(path, text):
+    """Write a text file whole or not at all: under another name first, then renamed."""
+    part = Path(f"{path}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -11,13 +11,12 @@ import re
 import time
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from matplotlib import pyplot as plt
 
-from utils import give_back, progress
+from utils import give_back, progress, write_whole
 from utils.data import DATA, micrographs
 from utils.metrics import confusion, iou_per_class
 from utils.models import for_whole_images, multiply_accumulates
@@ -183,9 +182,7 @@ def main():
     readme = README.read_text(encoding="utf-8")
     assert BEGIN in readme and END in readme, f"the README has lost its mark {BEGIN} or {END}"
     new = re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", readme, flags=re.S)
-    part = Path(f"{README}.part")  # whole or not at all
-    part.write_text(new, encoding="utf-8")
-    part.replace(README)
+    write_whole(README, new)
     print(text)
 
 

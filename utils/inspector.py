@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import nn
 
+from utils import write_whole
 from utils.patches import effective_pixels, influence, prove, rounding, score_map
 from utils.plots import MARK, colours, outline, show
 from utils.receptive_field import ReceptiveField, UnknownOperation, receptive_field
@@ -205,7 +206,6 @@ class Inspector(anywidget.AnyWidget):
 
     def to_html(self, path):
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
-        path = Path(path)
         state = {"contents": self.contents | {"live": False}, "answer": {}, "request": {}}
         files = [HERE / f"inspector.{kind}" for kind in ("html", "css", "js")]
         page, css, esm = (file.read_text(encoding="utf-8") for file in files)
@@ -218,9 +218,7 @@ class Inspector(anywidget.AnyWidget):
             esm=esm.replace("export default", "const widget ="),
             state=json.dumps(state).replace("</", "<\\/"),
         )
-        part = path.with_name(f"{path.name}.part")  # whole or not at all
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, page)
 
 
 def show_live(widget, description):

@@ -9,10 +9,10 @@ pictures, because the warp is one of the whole picture, in the same order, and a
 
 import json
 from functools import partial
-from pathlib import Path
 
 import torch
 
+from utils import write_whole
 from utils.comparison import labels_of
 from utils.data import DATA, Pictures, micrographs
 from utils.metrics import confusion, iou_per_class
@@ -102,9 +102,7 @@ def main():
                 continue
             print(key, flush=True)
             done[key] = trial(kind, name, seed)
-            part = Path(f"{RESULTS}.part")  # whole or not at all
-            part.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-            part.replace(RESULTS)
+            write_whole(RESULTS, json.dumps(done, indent=1) + "\n")
     for (kind, name), classes in results().items():
         print("{}, {}: mean IoU {:.3f} ± {:.3f}".format(kind, name, *interval(classes.mean(dim=1))))
 
