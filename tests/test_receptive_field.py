@@ -755,6 +755,8 @@ def test_an_unknown_operation_is_named(function, message):
         (Calls(lambda x: x.transpose(2, 3)), (1, 1, 8, 8), ValueError, "rows are the input's columns"),
         (conv(3, 1), (1, 1, 8, 8), ValueError, "expects 3 channels but gets 1"),
         (conv(1, 1, 9, 0), (1, 1, 8, 8), ValueError, "8 x 8 map to nothing"),
+        (nn.ReflectionPad2d(8), (1, 1, 8, 8), ValueError, "side of 8 by 8 in reflect mode, which takes 7"),
+        (nn.CircularPad2d(9), (1, 1, 8, 8), ValueError, "side of 8 by 9 in circular mode, which takes 8"),
     ],
 )
 def test_wrong_arguments_get_one_clear_sentence(model, shape, error, message):

@@ -182,6 +182,13 @@ def padding(a):
     for i, (low, high) in enumerate(zip(a.pad[::2], a.pad[1::2], strict=True)):
         inside = np.arange(max(-low, 0), layout.shape[-1 - i] - max(-high, 0))  # a negative padding crops
         ends, how = (max(low, 0), max(high, 0)), {"mode": mode} if mode else {"constant_values": NOWHERE}
+        size = layout.shape[-1 - i]
+        most = {"reflect": size - 1, "wrap": size}.get(mode, max(ends))  # numpy would go on, torch does not
+        if max(ends) > most:
+            raise ValueError(
+                f"layer {a.trace.stack[-1]!r} pads a side of {size} by {max(ends)} in {a.mode} mode, which "
+                f"takes {most} at most: enlarge the image"
+            )
         layout = layout.picked(-1 - i, np.pad(inside, ends, **how), 1)
     return layout
 
