@@ -26,6 +26,15 @@ def test_runs_and_says_what_is_stored(path):
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_first_chapter_lists_the_minutes_and_memory_of_the_others():
+    first, *others = (path for path in all_notebooks() if re.match(r"\d\d", path.name))
+    table = re.findall(r"\]\((\S+)\) \| (\S+) \| (\d+) \|", prose(nbformat.read(first, 4)))
+    assert [file for file, *_ in table] == [path.name for path in others]
+    for path, (_, minutes, megabytes) in zip(others, table, strict=True):
+        head = nbformat.read(path, 4).cells[0].source
+        assert re.search(rf"about {minutes} minutes? on two .* {megabytes} MB of memory", head), path.name
+
+
 # --- rules that need no kernel ---------------------------------------------------------------------------
 
 
