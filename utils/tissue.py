@@ -3,8 +3,8 @@
 One pen draws every dark line: cell membranes and the outlines of mitochondria alike, and a little paler the
 folds inside them (cristae), and the strands and vesicles that float in the cytoplasm. Seen through a small
 window a mitochondrion's outline is therefore a membrane, and its inside is cytoplasm. Only the surroundings
-tell them apart: a closed outline of the right size, folds inside it, and the same cell all round. That is what
-makes a patch's size matter.
+tell them apart: a closed outline of the right size, folds inside it, and the same cell all round. That is
+what makes a patch's size matter.
 
     python -m utils.tissue data/micrographs      writes the shipped pictures again, bit for bit
 """
