@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -257,9 +258,10 @@ def test_interrupted_and_called_again(course, signals):
     for student in students:
         hand_in(course, student, submission(area="import time; time.sleep(0.3)\ndef area(x): return x.size"))
     command = [sys.executable, "-m", "grading", "grade", NAME, "--course", str(course.root)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    # What a shell starts in the background ignores SIGINT, and so does all that it starts.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=heeding, **options) as process:
         while not results(course):
             time.sleep(0.02)
             assert process.poll() is None
@@ -269,7 +271,10 @@ def test_interrupted_and_called_again(course, signals):
         for helper in alive:
             helper.kill()
         said = process.stderr.read().decode()
-    assert ("Interrupted; what is graded is kept" in said) == (signals == signal.SIGINT), said
+    assert ("Interrupted; what is graded is kept" in said) == (signals == signal.SIGINT), (
+        said,
+        process.returncode,
+    )
     assert helpers
     assert alive == []
 
