@@ -141,7 +141,7 @@ class Student:
         """What to say of a cell that stopped: nothing if it is the source's, which follows from others."""
         if step.origin == "source":
             return []
-        if isinstance(error, NotImplementedError):
+        if isinstance(error, NotImplementedError) and not str(error):  # torch raises it too, and says of what
             return [f"{step.name} is not written yet."]
         return [f"{step.name} stopped with {error_text(error)}"]
 
@@ -312,7 +312,7 @@ def message_of_test(cell: Cell, names: dict, student: Student) -> str:
         stopped = "".join(f"\n{note}" for note in student.notes)
         return f"`{error.name}` is missing: no cell that ran to its end defines it.{stopped}"
     except NotImplementedError as error:
-        return "Not written yet." if getattr(error, "place", "") else error_text(error)
+        return "Not written yet." if getattr(error, "place", "") and not str(error) else error_text(error)
     except AssertionError as error:
         if getattr(error, "place", ""):
             return error_text(error)

@@ -158,6 +158,14 @@ def test_calls_with_copies():
     assert torch.equal(picture, GRID) and numbers == [1]
 
 
+def test_what_torch_has_not_implemented_is_no_unwritten_function():
+    def cut(image):
+        return torch.nn.functional.pad(image[None] > 0, (1, 1, 1, 1), mode="reflect")
+
+    with pytest.raises(Wrong, match=r"stops with NotImplementedError: .* not implemented for 'Bool'"):
+        check(cut, GRID, gives=GRID)
+
+
 def test_an_unwritten_function_is_said_to_be_one():
     def cut(image):
         raise NotImplementedError
