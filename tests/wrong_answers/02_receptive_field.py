@@ -173,6 +173,13 @@ class influenced:
         """do not exist"""
         return follow(layers, size, position, inside=lambda *_: True)
 
+    def end_forgotten_between_layers(layers, size, position):
+        """Right in the visible check"""
+        reached = follow(layers, size, position, inside=lambda at, now, first: at >= 0)
+        for kernel, stride, padding, dilation in layers:
+            size = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        return [output for output in reached if output < size]
+
     def size_of_the_input(layers, size, position):
         """fewer outputs than inputs"""
         return follow(layers, size, position, inside=lambda at, now, first: 0 <= at < first)
