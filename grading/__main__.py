@@ -5,9 +5,9 @@ import logging
 import sys
 from pathlib import Path
 
-from utils import progress
+from utils import progress, write_whole
 
-from .course import Course, grade_all, write
+from .course import Course, grade_all
 from .sandbox import protections
 
 
@@ -42,7 +42,7 @@ def summary(student: str, result: dict) -> str:
 def csv(course: Course, options: argparse.Namespace):
     from . import gradebook
 
-    write(course.root / "grades.csv", gradebook.grades_csv(course))
+    write_whole(course.root / "grades.csv", gradebook.grades_csv(course))
     print(course.root / "grades.csv")
     if count := gradebook.waiting(course):
         print(f"{count} written answers are still to be marked; the grades are without them.")
@@ -56,7 +56,7 @@ def feedback(course: Course, options: argparse.Namespace):
         for student in course.graded(assignment):
             marks = gradebook.marks(course, assignment, student)
             path = course.root / "feedback" / student / f"{assignment}.html"
-            write(path, page(assignment, student, course.results(assignment, student), marks))
+            write_whole(path, page(assignment, student, course.results(assignment, student), marks))
             print(path)
 
 

@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from utils import write_whole
+
 from .notebook import Cell, read_cells, titled
 from .trusted import Report, Test, grade_cells
 
@@ -113,14 +115,6 @@ def nothing(source: list[Cell], why: str) -> Report:
 # --- many submissions ------------------------------------------------------------------------------------
 
 
-def write(path: Path, text: str):
-    """All of it or nothing: whoever is interrupted leaves no half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
 def digest(*paths: Path) -> str:
     """Of the files' contents: as long as it stays, a result is still good."""
     parts = []
@@ -146,7 +140,7 @@ def write_result(result: Path, report: Report, digest: str, seconds: float):
         "seconds": round(seconds, 1),
         "digest": digest,
     }
-    write(result, json.dumps(content | asdict(report), indent=1))
+    write_whole(result, json.dumps(content | asdict(report), indent=1))
 
 
 def grade_all(course: Course, assignment: str, submissions: dict[str, Path], jobs: int) -> Iterator[str]:

@@ -22,7 +22,9 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from sqlalchemy.exc import SAWarning
 
-from .course import Course, read_submission, write
+from utils import write_whole
+
+from .course import Course, read_submission
 from .notebook import Cell, read_cells, titled
 
 # nbgrader calls alembic by name to make its database, and it lies beside this Python.
@@ -80,7 +82,7 @@ def record(course: Course, assignment: str, student: str, path: Path, result: di
         submitted = {}
     notebook = marked(course, assignment, submitted, result)
     notebook.metadata["graded"] = result["digest"]
-    write(autograded(course, assignment, student), nbformat.writes(notebook))
+    write_whole(autograded(course, assignment, student), nbformat.writes(notebook))
     names = {"notebook": assignment, "assignment": assignment, "student": student, "db_url": database(course)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAWarning)  # about the order in which nbgrader fills its tables

@@ -87,7 +87,9 @@ def progress(*args, **options):
 
 
 def write_whole(path, text):
-    """Write a text file whole or not at all: under another name first, then renamed."""
-    part = Path(f"{path}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write a text file whole or not at all: under another name first, then renamed. Its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
