@@ -219,10 +219,10 @@ def test_stored_weights_are_those_that_were_learned(name, quickly):
     assert ((stored - learned).abs() <= learned.abs() * 2**-11 + 2**-25).all()
     assert not torch.equal(stored, learned)
     side = getattr(trained(name), "window", 64)
-    image = torch.rand(2, 1, side, side)
+    image = torch.rand(2, 1, side, side).double()  # in float32 rounding can move a switch of the pooling
     with torch.no_grad():
-        scores, same = trained(name)(image), learners[0].half().float()(image)
-    torch.testing.assert_close(scores, same.view_as(scores), rtol=1e-4, atol=1e-5)
+        scores, same = trained(name).double()(image), learners[0].half().double()(image)
+    torch.testing.assert_close(scores, same.view_as(scores), rtol=1e-9, atol=1e-12)
     assert [path.name for path in folder.iterdir()] == [f"{name}.safetensors"]
 
 
