@@ -65,14 +65,12 @@ install it (on Debian and Ubuntu: apt install python3-venv), then call make $set
     attempt "$python" -m venv .venv
 fi
 
-packages=.
-[ "$set" = lab ] || packages=".[$set]"
 echo "Installing into .venv; the first time takes some minutes and up to 6 GB (torch)."
 touch .venv/unfinished
 mkdir -p .venv/tmp # the system's own folder for temporary files is often too small for torch
 # shellcheck disable=SC2086 # PIP_ARGS holds several words
 TMPDIR="$PWD/.venv/tmp" PIP_DISABLE_PIP_VERSION_CHECK=1 attempt .venv/bin/python -m pip install \
-    --constraint requirements.lock ${PIP_ARGS:-} --editable "$packages"
+    --constraint requirements.lock ${PIP_ARGS:-} --editable ".[$set]"
 rm -rf .venv/tmp .venv/unfinished
 for each in lab "$set"; do # every set contains the lab's
     echo "$content" >".venv/installed-$each"

@@ -17,7 +17,7 @@ import torch
 from playwright.sync_api import sync_playwright
 from receptive_field import SIDE, UNet
 
-from utils.inspector import Inspector
+from pixelpatch import Inspector
 
 MODEL = """
 state.contents.live = true;

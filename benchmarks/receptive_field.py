@@ -18,7 +18,7 @@ import warnings
 import torch
 from torch import nn
 
-from utils.receptive_field import receptive_field
+from pixelpatch import receptive_field
 
 SIDE = 256
 SAMPLE = [(128, 128), (132, 132), (0, 0), (255, 3), (77, 200)]

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from utils.models import PatchNet, a_trous, multiply_accumulates
-from utils.patches import windows
+from utils.networks import PatchNet, a_trous, multiply_accumulates
+from utils.windows import windows
 
 NETWORKS = {
     "N4 (window 95)": PatchNet(window=95, classes=2, width=48, hidden=200),

@@ -19,9 +19,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from utils.models import UNet, multiply_accumulates
-from utils.patches import score_map, tiled
-from utils.receptive_field import receptive_field
+from pixelpatch import receptive_field, tiled
+from pixelpatch.scores import score_map
+from utils.networks import UNet, multiply_accumulates
 
 NETWORKS = {  # with the side of the image
     "UNet()": ({}, 1024),

@@ -18,13 +18,14 @@ from functools import partial
 
 import torch
 from torch.nn import functional as F
+from utils.XXX import Adam
 
-from utils.comparison import labels_of
+from experiments.recipes import RECIPES
 from utils.data import isbi2012, isbi2012_folder, micrographs, sixteen_and_four
 from utils.metrics import mean_iou, pixel_accuracy
-from utils.models import Turned
-from utils.patches import random_crops
-from utils.training import RECIPES, Adam, best_device, train
+from utils.networks import Turned, labels_of
+from utils.training import best_device, train
+from utils.windows import random_crops
 
 
 def ours(recipe, pictures, budget):

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from utils import write_whole
+from grading.files import write_whole
 
 from .notebook import Cell, read_cells, titled
 from .trusted import Report, Test, grade_cells

@@ -22,7 +22,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from sqlalchemy.exc import SAWarning
 
-from utils import write_whole
+from grading.files import write_whole
 
 from .course import Course, read_submission
 from .notebook import Cell, read_cells, titled

@@ -36,7 +36,7 @@ class Pictures(NamedTuple):
 
 
 def micrographs(split="train"):
-    """The micrographs that come with the series, drawn by `utils.tissue`.
+    """The micrographs that come with the series, drawn by `experiments.tissue`.
 
     Args:
         split: "train", "validation" or "test"; no picture is in two of them.
@@ -51,7 +51,7 @@ def micrographs(split="train"):
     splits = ("train", "validation", "test")
     if split not in splits:
         raise ValueError(f"There is no split {split!r}; choose one of {', '.join(splits)}.")
-    remedy = "write the pictures again with `python -m utils.tissue data/micrographs`"
+    remedy = "write the pictures again with `python -m experiments.tissue data/micrographs`"
     folder = DATA / "micrographs" / split
     return _pictures(*_paired(folder, remedy), MICROGRAPH_GREYS)
 
@@ -102,22 +102,20 @@ def sixteen_and_four(slices):
             f"there are {len(slices.images)} slices, expected at least 20, sixteen to train on and four to "
             "test on; fetch all of them with `isbi2012(root, download=True)`."
         )
-    parts = slice(16), slice(16, 20)  # cloned, so that who needs one part does not hold the memory of both
-    return tuple(
-        Pictures(slices.images[part].clone(), slices.labels[part].clone(), slices.classes) for part in parts
-    )
+    parts = slice(16), slice(16, 20)
+    return tuple(Pictures(slices.images[part], slices.labels[part], slices.classes) for part in parts)
 
 
 def isbi2012_folder():
     """The folder with the ISBI 2012 pictures on this machine, or None.
 
-    The environment variable ISBI2012_DIR decides where it is set; then comes a data folder shared by several
-    checkouts, beside the project; then `data/isbi2012` in the project, the place to download to.
+    The environment variable ISBI2012_DIR names it; without one it is `data/isbi2012`, the place to download
+    to.
     """
     if os.environ.get("ISBI2012_DIR"):
         return Path(os.environ["ISBI2012_DIR"])
-    folders = DATA.parent.parent / "shared" / "data" / "isbi2012", DATA / "isbi2012"
-    return next((folder for folder in folders if folder.is_dir()), None)
+    folder = DATA / "isbi2012"
+    return folder if folder.is_dir() else None
 
 
 def _download(root):

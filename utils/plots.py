@@ -1,44 +1,13 @@
-"""Pictures that everybody can read: labelled panels, colours safe for colour blindness, a text for each."""
+"""The series' pictures: labelled panels, and a network as its maps."""
 
-from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
-from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
-# From the palette of Okabe and Ito (2008), in steps of lightness, so that they differ in grey print as well.
-COLOURS = {
-    "cytoplasm": "#f3efe2",
-    "cell interior": "#f3efe2",
-    "membrane": "#0b3c5d",
-    "mitochondrion": "#e69f00",
-}
-MARK = "#d55e00"  # what the text points at
-OTHERS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#cc79a7", "#000000", "#bbbbbb"]
-
-
-def show(figure, description):
-    """Show a matplotlib figure with its description: below it, as its text alternative, and in place of it.
-
-    JupyterLab gives a screen reader no alternative text for a picture, so the description is also a visible
-    caption; nbconvert writes it as `alt`; a terminal prints it.
-
-    Args:
-        figure: matplotlib Figure; it is closed.
-        description: what the picture shows, for somebody who cannot see it: one or a few sentences.
-    """
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-    display(
-        {"image/png": png.getvalue(), "text/plain": description},
-        metadata={"image/png": {"alt": description}},
-        raw=True,
-    )
-    display(Markdown(f"*{description}*"))
+from pixelpatch.drawing import PALETTE, colours
 
 
 def panels(pictures, classes=(), width=3.2):
@@ -61,41 +30,35 @@ def panels(pictures, classes=(), width=3.2):
         if np.issubdtype(picture.dtype, np.floating):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         else:
-            colours = ListedColormap([COLOURS[name] for name in classes])
-            axis.imshow(picture, cmap=colours, vmin=-0.5, vmax=len(classes) - 0.5, interpolation="nearest")
+            axis.imshow(
+                picture,
+                cmap=ListedColormap(colours(len(classes))),
+                vmin=-0.5,
+                vmax=len(classes) - 0.5,
+                interpolation="nearest",
+            )
         axis.set_title(title, fontsize=10)
         axis.set(xticks=[], yticks=[])
     if classes:
-        keys = [Patch(facecolor=COLOURS[name], edgecolor="black", label=name) for name in classes]
+        pairs = zip(colours(len(classes)), classes, strict=True)
+        keys = [Patch(facecolor=colour, edgecolor="black", label=name) for colour, name in pairs]
         figure.legend(handles=keys, loc="outside lower center", ncols=len(classes), frameon=False, fontsize=9)
     return figure, axes[0]
-
-
-def outline(axis, top, left, bottom, right, **style):
-    """Draw the border of a half-open box of pixels on an image."""
-    style = {"edgecolor": MARK, "linewidth": 1.8, "fill": False} | style
-    axis.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **style))
-
-
-def colours(names):
-    """A colour for each class: that of COLOURS, or else the next of the palette that none of them has."""
-    free = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in names}]
-    return [COLOURS.get(name, free[number % len(free)]) for number, name in enumerate(names)]
 
 
 def maps(field):
     """The maps of a network from left to right, as wide as their channels; an arrow where one is used again.
 
     Args:
-        field: `utils.receptive_field.ReceptiveField` of a network whose skips join maps of one size.
+        field: `pixelpatch.ReceptiveField` of a network whose skips join maps of one size.
 
     Returns:
         matplotlib Figure.
     """
     looks = {
-        "conv2d": ("convolution", OTHERS[1], ""),
-        "max_pool2d": ("max pooling", OTHERS[0], "\\\\\\"),
-        "conv_transpose2d": ("transposed convolution", OTHERS[2], "///"),
+        "conv2d": ("convolution", PALETTE[3], ""),
+        "max_pool2d": ("max pooling", PALETTE[2], "\\\\\\"),
+        "conv_transpose2d": ("transposed convolution", PALETTE[4], "///"),
         "cat": ("two maps side by side", "white", ""),
     }
     figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")

@@ -1,0 +1,1 @@
+"""The inspector: `inspector.py` in Python, `inspector.js`, `.css` and `.html` in the browser."""
