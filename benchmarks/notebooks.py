@@ -3,12 +3,9 @@
 Run `python benchmarks/notebooks.py`, or `make bench` for all the benchmarks.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-
-from run_notebooks import NotebookError, all_notebooks, execute, missing_data
+from experiments.notebooks import NotebookError, all_notebooks, execute, missing_data
 
 
 def row(path: Path) -> str:

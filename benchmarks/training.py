@@ -20,10 +20,11 @@ import torch
 from torch.nn import functional as F
 from utils.XXX import Adam
 
+from experiments.comparison import Turned
 from experiments.recipes import RECIPES
 from utils.data import isbi2012, isbi2012_folder, micrographs, sixteen_and_four
 from utils.metrics import mean_iou, pixel_accuracy
-from utils.networks import Turned, labels_of
+from utils.networks import labels_of
 from utils.training import best_device, train
 from utils.windows import random_crops
 

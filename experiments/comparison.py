@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import torch
 from matplotlib import pyplot as plt
+from torch import nn
 
+from experiments import write_whole
 from pixelpatch import effective_pixels, influence, patch_proof, receptive_field
 from pixelpatch.drawing import colours
 from pixelpatch.scores import score_map
-from utils import progress, write_whole
+from utils import progress
 from utils.data import DATA, micrographs
 from utils.metrics import confusion, iou_per_class
 from utils.networks import for_whole_images, labels_of, multiply_accumulates, trained
@@ -52,6 +54,28 @@ class Patch(NamedTuple):
     sides: list[int]  # of the receptive fields, by phase
     effective: float  # side of a square of as many pixels as hold nine tenths of the influence (gradient)
     exact: bool  # whether the patch, cut out around its pixel, gives the scores of the whole image
+
+
+class Turned(nn.Module):
+    """A network asked about all eight turns and flips of images: (N, C, H, W) -> (N, classes, H, W).
+
+    Tissue has no upright direction, so the eight answers differ by chance, and their mean differs less from
+    the truth. (Ronneberger, Fischer and Brox, MICCAI 2015, section 4, average over seven rotated versions.)
+    The mean is taken of log-probabilities.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = for_whole_images(network)
+
+    def forward(self, image):
+        total = 0
+        for turns in range(4):
+            turned = torch.rot90(image, turns, (-2, -1))
+            upright = self.network(turned).log_softmax(1)
+            flipped = self.network(turned.flip(-1)).log_softmax(1).flip(-1)
+            total = total + torch.rot90(upright + flipped, -turns, (-2, -1))
+        return total / 8
 
 
 def quality(name):

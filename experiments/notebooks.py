@@ -1,16 +1,19 @@
 """Execute notebooks in fresh kernels, store their outputs, or compare fresh outputs with the stored ones.
 
-* `python tests/run_notebooks.py` executes and stores every notebook,
-* `python tests/run_notebooks.py notebooks/01_*.ipynb` those it is given,
-* `python tests/run_notebooks.py --check` compares and writes nothing.
+* `python -m experiments.notebooks` executes and stores every notebook,
+* `python -m experiments.notebooks notebooks/01_*.ipynb` those it is given,
+* `python -m experiments.notebooks --check` compares and writes nothing.
 """
 
 import argparse
 import os
 import re
+import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -22,9 +25,12 @@ from utils.data import isbi2012_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CELL_SECONDS = 300
-NOTEBOOK_SECONDS = 600
-PEAK_MB = 800  # Binder promises 1 GB, and JupyterLab itself wants some of it
+# Three times what the slowest takes on two busy cores: a limit is to find what hangs, not what is slow.
+CELL_SECONDS = 900
+NOTEBOOK_SECONDS = 1800
+# At the peak, above what `import torch` takes: 230 MB with the CPU build of Binder and conda, where 1 GB is
+# promised; the CUDA build takes 300 MB more by itself.
+ABOVE_TORCH_MB = 550
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EMBEDDED_IMAGE = re.compile(r"data:image/[^\"')\s]+")
@@ -61,10 +67,20 @@ def missing_data(path: Path) -> str | None:
 def peak_memory_mb(pid: int) -> float | None:
     """The peak of resident memory of a running process, which Linux alone tells."""
     status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return None
-    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    return peak_in(status.read_text()) if status.exists() else None
+
+
+def peak_in(status: str) -> float | None:
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
     return int(peak[1]) / 1024 if peak else None
+
+
+@cache
+def torch_mb() -> float:
+    """What `import torch` alone takes in this environment, at its peak, on Linux."""
+    code = "import torch; print(open('/proc/self/status').read())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return peak_in(found.stdout)
 
 
 def execute(path: Path) -> Executed:
@@ -170,7 +186,7 @@ def store(notebook: NotebookNode, path: Path) -> None:
 
 
 def faults(
-    executed: Executed, limit_mb: float = PEAK_MB, limit_seconds: float = NOTEBOOK_SECONDS
+    executed: Executed, limit_mb: float = ABOVE_TORCH_MB, limit_seconds: float = NOTEBOOK_SECONDS
 ) -> list[str]:
     """What is wrong with a notebook that ran to its end: warnings, too much memory, too much time."""
     found = [
@@ -179,8 +195,9 @@ def faults(
         for output in cell.get("outputs", [])
         if output.output_type == "stream" and output.name == "stderr"
     ]
-    if executed.peak_mb is not None and executed.peak_mb > limit_mb:
-        found.append(f"used {executed.peak_mb:.0f} MB, at most {limit_mb:.0f} MB allowed: hold less at once")
+    if executed.peak_mb is not None and executed.peak_mb - torch_mb() > limit_mb:
+        above = executed.peak_mb - torch_mb()
+        found.append(f"used {above:.0f} MB above what torch takes, at most {limit_mb:.0f} allowed: hold less")
     if executed.seconds > limit_seconds:
         found.append(f"took {executed.seconds:.0f} s, at most {limit_seconds:.0f} s allowed: train less")
     return found
@@ -200,17 +217,22 @@ def masked(text: str) -> str:
     return " ".join(NUMBER.sub("#", EMBEDDED_IMAGE.sub("image", text)).split())
 
 
-def agree(stored: str, fresh: str) -> bool:
-    """Whole numbers count things and must be equal. Others may differ by 1 %, or by one in the last digit,
+def agree(stored: str, fresh: str, learned: bool = False) -> bool:
+    """Whole numbers count things and must be equal. Others may differ by 1 %, or by one in the last digit.
 
-    which covers what another processor's order of summation does to a trained network's scores.
+    What a trained network says (`learned`) hangs on the order in which a processor sums, and a label that
+    tips takes its pixel with it into every count: such numbers, whole ones too, may differ by 3 % or two in
+    the last digit. (Measured: 1.3 % between processors with and without AVX-512.)
     """
     if stored == fresh:
         return True
-    if stored.lstrip("-+\u2212").isdigit() or fresh.lstrip("-+\u2212").isdigit():
+    whole = any(number.lstrip("-+\u2212").isdigit() for number in (stored, fresh))
+    if whole and not learned:
         return False
     a, b = (float(number.replace("\u2212", "-")) for number in (stored, fresh))
-    return abs(a - b) <= 1.001 * max(last_digit(stored), last_digit(fresh), 0.01 * abs(a), 0.01 * abs(b))
+    share, digits = (0.03, 2) if learned else (0.01, 1)
+    step = digits * max(last_digit(stored), last_digit(fresh))
+    return abs(a - b) <= 1.001 * max(step, share * abs(a), share * abs(b))
 
 
 def last_digit(number: str) -> float:
@@ -219,13 +241,13 @@ def last_digit(number: str) -> float:
     return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
 
 
-def text_difference(stored: str, fresh: str, numbers_vary: bool) -> str | None:
+def text_difference(stored: str, fresh: str, tags: Collection[str] = ()) -> str | None:
     if masked(stored) != masked(fresh):
         return f"stored {stored.strip()[:300]!r}, fresh {fresh.strip()[:300]!r}"
-    if numbers_vary:
+    if "varies" in tags:
         return None
     pairs = zip(*(NUMBER.findall(EMBEDDED_IMAGE.sub("", text)) for text in (stored, fresh)), strict=True)
-    apart = [f"{a} became {b}" for a, b in pairs if not agree(a, b)]
+    apart = [f"{a} became {b}" for a, b in pairs if not agree(a, b, "learned" in tags)]
     return ", ".join(apart[:5]) or None
 
 
@@ -236,10 +258,10 @@ def cell_difference(stored: NotebookNode, fresh: NotebookNode) -> str | None:
     kinds_before, kinds_after = [list(each) for each in before], [list(each) for each in after]
     if kinds_before != kinds_after:
         return f"stored outputs are {kinds_before}, fresh ones {kinds_after}"
-    numbers_vary = "varies" in stored.metadata.get("tags", [])
+    tags = stored.metadata.get("tags", [])
     for old, new in zip(before, after, strict=True):
         for kind in old:
-            if old[kind] is not None and (apart := text_difference(old[kind], new[kind], numbers_vary)):
+            if old[kind] is not None and (apart := text_difference(old[kind], new[kind], tags)):
                 return f"{kind} differs: {apart}"
     return None
 
@@ -247,9 +269,10 @@ def cell_difference(stored: NotebookNode, fresh: NotebookNode) -> str | None:
 def differences(stored: NotebookNode, fresh: NotebookNode) -> list[str]:
     """Where fresh outputs are not the stored ones, cell by cell: texts without their numbers must be equal,
 
-    numbers must agree, except in cells tagged `varies`; of pictures only presence and description count.
+    numbers must agree, more loosely in cells tagged `learned`, and not at all in those tagged `varies`; of
+    pictures only presence and description count.
     """
-    remedy = "store it anew (make notebooks), or tag the cell `varies` if its numbers may change"
+    remedy = "store it again (make notebooks), or tag the cell (CONTRIBUTING.md) if its numbers may change"
     cells = [pair for pair in zip(stored.cells, fresh.cells, strict=True) if pair[0].cell_type == "code"]
     compared = [(new, cell_difference(old, new)) for old, new in cells]
     return [f"{name(fresh, cell)}: {apart}; {remedy}" for cell, apart in compared if apart]

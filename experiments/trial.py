@@ -4,7 +4,7 @@ python -m experiments.trial    does what is missing in data/trial.json; all 25 t
 
 Two sets of pictures: the micrographs, and the micrographs through a lens (`experiments.lens`), where the
 scale changes strongly from place to place, so that bending should help. Both networks learn from the same
-whole pictures, because the warp is one of the whole picture, in the same order, and are tested on the same ones.
+whole pictures, because the warp is one of the whole picture, in the same order, and are tested alike.
 """
 
 import json
@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
+from experiments import write_whole
 from experiments.dense_transformer import DenseTransformerNet, lattice
 from experiments.lens import through_lens, through_lenses
-from utils import write_whole
 from utils.data import DATA, Pictures, micrographs
 from utils.metrics import confusion, iou_per_class
 from utils.networks import UNet, labels_of

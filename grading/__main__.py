@@ -5,9 +5,10 @@ import logging
 import sys
 from pathlib import Path
 
-from utils import progress, write_whole
+from tqdm import tqdm
 
 from .course import Course, grade_all
+from .files import write_whole
 from .sandbox import protections
 
 
@@ -26,7 +27,9 @@ def grade(course: Course, options: argparse.Namespace):
         submissions = course.submissions(assignment, options.submitted)
         gradebook.release(course, assignment)
         graded = grade_all(course, assignment, submissions, options.jobs)
-        for student in progress(graded, total=len(submissions), desc=assignment, unit="submission"):
+        for student in tqdm(
+            graded, total=len(submissions), desc=assignment, unit="submission", file=sys.stdout, leave=False
+        ):
             result = course.results(assignment, student)
             if not gradebook.recorded(course, assignment, student, result):
                 gradebook.record(course, assignment, student, submissions[student], result)

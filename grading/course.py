@@ -24,8 +24,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from grading.files import write_whole
-
+from .files import write_whole
 from .notebook import Cell, read_cells, titled
 from .trusted import Report, Test, grade_cells
 

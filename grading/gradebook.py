@@ -22,9 +22,8 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from sqlalchemy.exc import SAWarning
 
-from grading.files import write_whole
-
 from .course import Course, read_submission
+from .files import write_whole
 from .notebook import Cell, read_cells, titled
 
 # nbgrader calls alembic by name to make its database, and it lies beside this Python.

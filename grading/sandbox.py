@@ -1,8 +1,9 @@
 """Starts the worker within limits, and ends it with all that it started.
 
-With bubblewrap (`bwrap`, Linux) the worker sees Python, `utils`, `data` and an empty folder in memory, and
-nothing else: no network, no other process, no file of the course. Without it there are limits, an empty
-folder and, where the grader is root, a user of its own; more takes a container: the teachers' page says how.
+With bubblewrap (`bwrap`, Linux) the worker sees Python, the project's packages and `data`, an empty folder in
+memory, and nothing else: no network, no other process, no file of the course. Without it there are limits, an
+empty folder and, where the grader is root, a user of its own; more takes a container: the teachers' page says
+how.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 READABLE = (
     Path(sys.base_prefix),
     Path(sys.prefix),
-    *(PROJECT / each for each in ("utils", "data", "grading")),
+    *(PROJECT / each for each in ("pixelpatch", "utils", "experiments", "grading", "data")),
 )
 
 MEMORY = 3 * 2**30  # torch and matplotlib take 0.9 GB of it

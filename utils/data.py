@@ -38,15 +38,9 @@ class Pictures(NamedTuple):
 def micrographs(split="train"):
     """The micrographs that come with the series, drawn by `experiments.tissue`.
 
-    Args:
-        split: "train", "validation" or "test"; no picture is in two of them.
-
-    Returns:
-        Pictures of 256 x 256 pixels with the classes "cytoplasm", "membrane" and "mitochondrion".
-
-    Raises:
-        ValueError: there is no such split, or a file is not what it should be.
-        FileNotFoundError: the pictures are missing.
+    The split is "train", "validation" or "test"; no picture is in two of them. Returns Pictures of 256 x 256
+    pixels with the classes "cytoplasm", "membrane" and "mitochondrion". Raises ValueError where there is no
+    such split or a file is not what it should be, FileNotFoundError where the pictures are missing.
     """
     splits = ("train", "validation", "test")
     if split not in splits:
@@ -92,11 +86,7 @@ def isbi2012(root, download=False):
 
 
 def sixteen_and_four(slices):
-    """The first sixteen slices of `isbi2012` to train on, and the next four to test on: (train, test).
-
-    Raises:
-        ValueError: there are fewer than twenty.
-    """
+    """The first sixteen slices of `isbi2012` to train on, and the next four to test on: (train, test)."""
     if len(slices.images) < 20:
         raise ValueError(
             f"there are {len(slices.images)} slices, expected at least 20, sixteen to train on and four to "

@@ -50,8 +50,7 @@ def mean_iou(prediction, label, classes, ignore_index=None):
     Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", CVPR 2015, section 5).
 
     The pixels of all N pictures are counted together before dividing, as in PASCAL VOC's segmentation
-    challenge. Averaging over pictures instead would let three pixels of a class in one picture weigh as much
-    as three thousand in the next. A class absent from both truth and prediction is left out of the mean.
+    challenge. A class absent from both truth and prediction is left out of the mean.
 
     Arguments and errors as in `confusion`. Returns a float; NaN where no pixel is counted.
     """
@@ -71,24 +70,18 @@ def rand_score(predicted_membrane, true_membrane):
     """Do the predicted membranes separate the right cells? 1 is perfect.
 
     Cells are the 4-connected components of all pixels but membranes. Predicted cells are then grown until
-    they meet, so that the thickness of a membrane does not count, only where it separates cells. Take all
-    pairs of pixels inside true cells: precision is the share of the pairs in one predicted cell that are in
-    one true cell, recall the share of the pairs in one true cell that are in one predicted cell, and the
-    score their harmonic mean. A gap of one pixel merges two cells, and costs much here and next to nothing
-    in pixel accuracy.
+    they meet, so that the thickness of a membrane does not count. Of all pairs of pixels inside true cells,
+    precision is the share of those in one predicted cell that are in one true cell, recall the share of those
+    in one true cell that are in one predicted cell, and the score their harmonic mean. A gap of one pixel
+    merges two cells, and costs much here and next to nothing in pixel accuracy.
 
-    This follows the foreground-restricted Rand score after border thinning of Arganda-Carreras et al.,
-    "Crowdsourcing the creation of image segmentation algorithms for connectomics", Frontiers in Neuroanatomy
-    9:142 (2015). The challenge's own program differs: it takes the best of several thresholds of a
-    probability map, and thins the membranes instead of growing the cells. So compare these scores with each
-    other, not with the challenge's table.
+    This follows the foreground-restricted Rand score of Arganda-Carreras et al., "Crowdsourcing the creation
+    of image segmentation algorithms for connectomics", Frontiers in Neuroanatomy 9:142 (2015). The
+    challenge's program takes the best of several thresholds and thins membranes instead of growing cells: so
+    compare these scores with each other, not with its table.
 
-    Args:
-        predicted_membrane, true_membrane: (H, W) bool masks of one picture, True on membranes.
-
-    Raises:
-        TypeError: a mask is not bool.
-        ValueError: the shapes differ or are not (H, W), or no pixel is inside a true cell.
+    Masks are (H, W) bool, True on membranes. Raises TypeError where one is not bool, ValueError where the
+    shapes differ or are not (H, W), or no pixel is inside a true cell.
     """
     predicted, true = np.asarray(predicted_membrane), np.asarray(true_membrane)
     if predicted.dtype != bool or true.dtype != bool:

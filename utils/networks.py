@@ -6,9 +6,9 @@ DeconvNet   squeezes a crop into one code, and unfolds the code      (Noh, Hong 
 UNet        comes back up beside what it saw on the way down         (Ronneberger, Fischer, Brox, MICCAI 2015)
 
 `convolutional` and `a_trous` give a PatchNet's weights to networks that take images of any size, and
-`for_whole_images` makes any of them score every pixel; `Turned` asks one about all turns and flips.
-Every network takes images (N, C, H, W) with values in [0, 1] and returns scores before the softmax. `trained`
-gives the weights that come with the series.
+`for_whole_images` makes any of them score every pixel.
+Every network takes images (N, C, H, W) with values in [0, 1], of `channels` channels, and returns scores of
+`classes` classes before the softmax. `trained` gives the weights that come with the series.
 """
 
 import math
@@ -34,13 +34,10 @@ class PatchNet(nn.Module):
 
     Args:
         window: side of the window in pixels; odd, so that there is a middle pixel, and at least 5.
-        classes: number of classes.
         width: channels of every convolution.
         hidden: units of the first fully connected layer.
-        channels: channels of the image.
 
-    Raises:
-        ValueError: the window is even or below 5.
+    Raises ValueError where the window is even or below 5.
     """
 
     def __init__(self, window=65, classes=3, width=16, hidden=64, channels=1):
@@ -79,12 +76,9 @@ def convolutional(patch_net):
     The first fully connected layer reads a map of s x s positions: as a convolution it has an s x s kernel,
     its weights reshaped. The later ones become 1 x 1 (Long et al. 2015, section 3.1).
 
-    Args:
-        patch_net: a PatchNet. The new network has copies of its weights, in the same order.
-
-    Returns:
-        nn.Sequential: (N, C, H, W) -> scores (N, classes, h, w), one for every window whose top left corner
-        lies at a multiple of the stride, which is 2 to the number of pooling layers.
+    The new network has copies of the PatchNet's weights, in the same order: (N, C, H, W) -> scores
+    (N, classes, h, w), one for every window whose top left corner lies at a multiple of the stride, which is
+    2 to the number of pooling layers.
     """
     layers = [*deepcopy(patch_net.features)]
     depth = patch_net.features[-3].out_channels
@@ -105,11 +99,8 @@ def a_trous(patch_net):
     Every pooling layer moves on by one pixel instead of two, and all that follows it reads only every second
     pixel of what it read before. See Long et al. 2015, section 3.2 ("filter rarefaction").
 
-    Args:
-        patch_net: a PatchNet. The new network has copies of its weights, in the same order.
-
-    Returns:
-        nn.Sequential: (N, C, H, W) -> scores (N, classes, H - window + 1, W - window + 1).
+    The new network has copies of the PatchNet's weights, in the same order: (N, C, H, W) -> scores
+    (N, classes, H - window + 1, W - window + 1).
     """
     network, dilation = convolutional(patch_net), 1
     for layer in network:
@@ -131,12 +122,10 @@ class FCN(nn.Module):
 
     Args:
         stride: 32, 16 or 8, for FCN-32s, FCN-16s or FCN-8s: the stride of the finest stage that is scored.
-        classes: number of classes.
         width: channels of the first stage; the next ones have 2, 4, 8 and 8 times as many.
-        channels: channels of the image.
 
-    Raises:
-        ValueError: the stride is none of the three, or the image's height or width is no multiple of 32.
+    Raises ValueError where the stride is none of the three, or the image's height or width is no multiple
+    of 32.
     """
 
     def __init__(self, stride=8, classes=3, width=8, channels=1):
@@ -192,14 +181,11 @@ class DeconvNet(nn.Module):
 
     Args:
         side: height and width of the crops in pixels, a multiple of 32. The network takes no other size.
-        classes: number of classes.
         width: channels of the first stage; the next ones have 2, 4, 4 and 4 times as many.
-        channels: channels of the image.
         code: channels of the code. None leaves the code out, as SegNet does (Badrinarayanan, Kendall and
             Cipolla, 2015): then patches are local, and any multiple of 32 will do.
 
-    Raises:
-        ValueError: side, or the image's size, is not as it should be.
+    Raises ValueError where side, or the image's size, is not as it should be.
     """
 
     def __init__(self, side=128, classes=3, width=8, channels=1, code=64):
@@ -262,16 +248,13 @@ class UNet(nn.Module):
         depth: number of poolings.
         width: channels of the first level, doubled on each level below.
         widest: no level gets more channels than that.
-        classes: number of classes.
-        channels: channels of the image.
         padding: "same": convolutions pad with zeros, and the output is as large as the image, whose height
             and width must be multiples of 2 to the depth. "valid", as in the paper: no padding; the output
             is smaller, and every map to be pooled must have an even size.
         skips: False leaves the maps of the way down out.
         batch_norm: True normalises after every 3 x 3 convolution, as most do today and the paper did not.
 
-    Raises:
-        ValueError: the padding is neither, or the image has a size that does not fit.
+    Raises ValueError where the padding is neither, or the image has a size that does not fit.
     """
 
     def __init__(
@@ -369,28 +352,6 @@ class InCrops(nn.Module):
         return torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
 
 
-class Turned(nn.Module):
-    """A network asked about all eight turns and flips of images: (N, C, H, W) -> (N, classes, H, W).
-
-    Tissue has no upright direction, so the eight answers differ by chance, and their mean differs less from
-    the truth. (Ronneberger, Fischer and Brox, MICCAI 2015, section 4, average over seven rotated versions.)
-    The mean is taken of log-probabilities.
-    """
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = for_whole_images(network)
-
-    def forward(self, image):
-        total = 0
-        for turns in range(4):
-            turned = torch.rot90(image, turns, (-2, -1))
-            upright = self.network(turned).log_softmax(1)
-            flipped = self.network(turned.flip(-1)).log_softmax(1).flip(-1)
-            total = total + torch.rot90(upright + flipped, -turns, (-2, -1))
-        return total / 8
-
-
 @torch.inference_mode()
 def labels_of(network, images):
     """Class numbers (N, H, W) of images (N, 1, H, W), one after the other."""
@@ -485,14 +446,7 @@ def multiply_accumulates(network, shape):
     """Multiply-accumulates of all convolutions and fully connected layers for one input of that shape.
 
     Every weight of a layer is used once at each position of its output; of a transposed convolution, once at
-    each position of its input.
-
-    Args:
-        network: any module. It runs once, on zeros.
-        shape: (N, C, H, W).
-
-    Returns:
-        int.
+    each position of its input. The network runs once, on zeros of shape (N, C, H, W).
     """
     total = 0
 

@@ -29,8 +29,7 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
         checkpoint: path. Where it holds an interrupted run of the same kind, that run goes on; otherwise a
             new one starts. It is replaced as a whole every 100 steps, and removed at the end.
 
-    Returns:
-        list of float, the loss of every step of this call.
+    Returns the loss of every step of this call, a list of floats.
     """
     device = best_device()
     network.to(device, memory_format=torch.channels_last).train()

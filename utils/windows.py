@@ -20,8 +20,7 @@ def mirror(images, window):
     Then every pixel, at the border too, has a full window around it. So did Ciresan et al. (NIPS 2012): the
     input is mirrored once, and nothing is padded inside the network.
 
-    Raises:
-        ValueError: the images are too small to be mirrored that far.
+    Raises ValueError where the images are too small to be mirrored that far.
     """
     half, (height, width) = window // 2, images.shape[-2:]
     if min(height, width) <= half:
@@ -51,11 +50,8 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
         stride: score only every stride-th row and column.
         batch: windows classified at a time; more need more memory.
 
-    Returns:
-        scores (1, classes, rows, columns): one for every pixel where stride is 1.
-
-    Raises:
-        ValueError: the image has another shape or is too small to be mirrored, or the window is even.
+    Returns scores (1, classes, rows, columns). Raises ValueError where the image has another shape or is too
+    small to be mirrored, or the window is even.
     """
     check_image(classifier, image)
     if window % 2 == 0:
@@ -82,8 +78,7 @@ def random_patches(pictures, window, batch=256):
         window: side of the window in pixels, odd.
         batch: number of windows, N.
 
-    Returns:
-        function of a torch.Generator that gives patches (N, C, window, window) and classes (N,).
+    Returns a function of a torch.Generator that gives patches (N, C, window, window) and classes (N,).
     """
     views = windows(mirror(pictures.images, window), window)
 
@@ -111,9 +106,8 @@ def random_crops(pictures, size, batch=8, margin=0, bend=0):
             without padding needs, half its window.
         bend: standard deviation of the displacements in pixels.
 
-    Returns:
-        function of a torch.Generator that gives images (N, C, size + 2 margin, size + 2 margin) and labels
-        (N, size, size) or (N, K, size, size).
+    Returns a function of a torch.Generator that gives images (N, C, size + 2 margin, size + 2 margin) and
+    labels (N, size, size) or (N, K, size, size).
     """
     labels = pictures.labels.float()  # which can be mirrored and bent
     labels = labels[:, None] if labels.ndim == 3 else labels

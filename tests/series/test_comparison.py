@@ -23,7 +23,8 @@ from experiments.comparison import (
 )
 from pixelpatch import receptive_field
 from utils.data import micrographs
-from utils.networks import DeconvNet, PatchNet, Turned, UNet, for_whole_images, labels_of, trained
+from utils.networks import DeconvNet, PatchNet, UNet, for_whole_images, labels_of, trained
+from experiments.comparison import Turned
 from utils.windows import sliding_window
 
 

@@ -1,0 +1,21 @@
+"""What made the things that are stored: pictures, weights, tables, and the outputs of the notebooks.
+
+tissue             how the micrographs of data/micrographs are drawn
+recipes            how each network of data/weights was trained
+comparison         all networks on the same pictures: one table, one figure
+dense_transformer  the network of chapter 6, its two layers, and `bender`, a widget to bend by hand
+trial              U-Net against Dense Transformer Network, five seeds each, also through a `lens`
+notebooks          executes the notebooks, stores their outputs, or compares them
+"""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path, text):
+    """Write a text file whole or not at all: under another name first, then renamed. Its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
