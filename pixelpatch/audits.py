@@ -58,12 +58,23 @@ class Audit(NamedTuple):
         return None if self.error is None else self.exact == (not self.breakers)
 
     @property
+    def wrong(self) -> str:
+        """The error of a patch alone, in words."""
+        return self.in_words(self.error)
+
+    def in_words(self, error: float | None) -> str:
+        """Rounding is told by its bound, as its digits differ between processors."""
+        if error is None:
+            return "not measured"
+        return f"less than {self.tolerance:.0e} sd" if error <= self.tolerance else f"{error:.1g} sd"
+
+    @property
     def verdict(self) -> str:
         """The answer in words."""
         answer = "an exact patch classifier" if self.exact else "no patch classifier"
         if self.error is None:
             return f"{answer}, as traced; not measured"
-        wrong = f"a patch alone is wrong by {self.error:.1g} sd"
+        wrong = f"a patch alone is wrong by {self.wrong}"
         if self.agree:
             return f"{answer}; {wrong}"
         if self.exact:
@@ -87,7 +98,7 @@ class Audit(NamedTuple):
         if self.agree is False and not self.exact:
             lines["perhaps"] = "it knows a pixel's place or the image's size, or draws at random"
         for layer, reason, error in self.breakers:
-            lines[f"  {layer}"] = reason + (f": {error:.1g} sd" if error is not None else "")
+            lines[f"  {layer}"] = reason if error is None else f"{reason}: {self.in_words(error)}"
         width = max(map(len, lines))
         return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
 

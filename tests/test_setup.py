@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from email.parser import Parser
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -23,7 +25,17 @@ CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 
 def run(command, **options):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def requirements(*extras):
+    """What pip installs for these extras; an extra that names this project stands for the extras it names."""
+    found = [Requirement(line) for line in PROJECT["dependencies"]]
+    for line in (line for extra in extras for line in PROJECT["optional-dependencies"][extra]):
+        requirement = Requirement(line)
+        own = requirement.name == PROJECT["name"]
+        found += requirements(*requirement.extras) if own else [requirement]
+    return found
 
 
 # --- what the files say ----------------------------------------------------------------------------------
@@ -34,8 +46,7 @@ def conda_specs():
 
 
 def test_conda_asks_for_what_pip_asks_for():
-    pip = [Requirement(line) for line in PROJECT["dependencies"]]
-    wanted = {CONDA_NAMES.get(each.name, each.name): str(each.specifier) for each in pip}
+    wanted = {CONDA_NAMES.get(each.name, each.name): str(each.specifier) for each in requirements("lab")}
     got = dict(spec.split(" ") for spec in conda_specs() if not re.match(r"python=|pip$", spec))
     assert got == wanted
 
@@ -65,10 +76,8 @@ def locked():
 
 
 def test_lock_satisfies_every_dependency():
-    extras = PROJECT["optional-dependencies"].values()
-    wanted = [Requirement(line) for line in sum(extras, PROJECT["dependencies"])]
     versions = locked()
-    for requirement in wanted:
+    for requirement in requirements("test", "lock"):
         name = canonicalize_name(requirement.name)
         assert name in versions, f"{name} is not in requirements.lock; call make lock"
         unfit = [version for version in versions[name] if version not in requirement.specifier]
@@ -81,9 +90,49 @@ def test_lock_holds_names_versions_and_markers_only():
 
 
 def test_torch_and_torchvision_fit_each_other():
-    code = "import torch, torchvision, utils; torchvision.ops.nms(torch.ones(1, 4), torch.ones(1), 0.5)"
+    code = "import torch, torchvision; torchvision.ops.nms(torch.ones(1, 4), torch.ones(1), 0.5)"
     result = run([sys.executable, "-c", code])
     assert result.returncode == 0, result.stderr
+
+
+# --- the wheel: the instrument, and nothing else ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    result = run(build, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    (path,) = folder.glob("*.whl")
+    return ZipFile(path)
+
+
+def test_wheel_holds_the_instrument_alone(wheel):
+    names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+    assert {name.split("/")[0] for name in names} == {"pixelpatch"}
+    tracked = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "pixelpatch"], cwd=ROOT)
+    assert sorted(names) == sorted(tracked.stdout.split())
+
+
+def test_wheel_needs_torch_and_numpy_alone(wheel):
+    (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = Parser().parsestr(wheel.read(metadata).decode())
+    wanted = [Requirement(line) for line in lines.get_all("Requires-Dist")]
+    assert {each.name for each in wanted if each.marker is None} == {"torch", "numpy"}
+    assert set(lines.get_all("Provides-Extra")) == {"widget", "lab", "teach", "test", "lock"}
+
+
+@pytest.mark.parametrize("package", ["pixelpatch", "utils", "experiments", "grading"])
+def test_editable_install_serves_notebooks_in_any_folder(package, tmp_path):
+    result = run([sys.executable, "-c", f"import {package}; print({package}.__file__)"], cwd=tmp_path)
+    assert result.stdout.strip() == str(ROOT / package / "__init__.py"), result.stderr
+
+
+def test_utils_is_read_in_one_sitting():
+    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "utils").glob("*.py")}
+    drawn = sum(lines.get(name, 0) for name in ("drawings.py", "knobs.py"))
+    assert sum(lines.values()) - drawn <= 1100 and drawn <= 400, lines
 
 
 # --- what Binder would build -----------------------------------------------------------------------------

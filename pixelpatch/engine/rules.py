@@ -187,7 +187,9 @@ def indexing(call):
     (dim, index), *more = [(dim, index) for dim, index in enumerate(given) if index is not None]
     if more or index.is_meta or index.dim() != 1:
         raise call.unknown("indexing with more than one list, or with positions that are computed")
-    index = index.nonzero().flatten() if index.dtype == torch.bool else index
+    if index.dtype == torch.bool:  # how many are true, a tensor without data could not say
+        index = index.nonzero().flatten()
+        call.args = call.x, [None] * dim + [index]
     return call.source.picked(dim, index.cpu().numpy() % call.x.shape[dim])
 
 

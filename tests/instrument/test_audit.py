@@ -4,39 +4,43 @@ from functools import partial
 
 import pytest
 import torch
-from test_patch_proof import (
+from networks import (
     BREAKERS,
+    FCN,
     Changing,
+    DeconvNet,
     Flipped,
     GlobalBranch,
     Margin,
+    PatchNet,
     SelfAttention,
     SqueezeExcite,
     TinyUNet,
+    UNet,
+    a_trous,
+    convolutional,
     double,
     normalised,
     picture,
-)  # fmt: skip
+    torchvision_models,
+)
 from torch import nn
-from torchvision import models
-from torchvision.models import segmentation
 
 from pixelpatch import audit
 from pixelpatch.scores import score_map
-from utils.networks import FCN, DeconvNet, PatchNet, UNet, a_trous, convolutional, trained
 
 # --- exact networks: every number of the audit, checked by hand ------------------------------------------
 
 EXACT = {
     "U-Net": (partial(UNet, depth=2, width=3), 128, 112),
     "U-Net of five levels": (TinyUNet, 256, 288),
-    "unpadded U-Net": (partial(UNet, depth=2, width=3, padding="valid"), 204, 188),
-    "FCN-8s": (partial(FCN, 8, width=2), 320, 352),
-    "SegNet": (partial(DeconvNet, width=2, code=None), 384, 352),
-    "patch CNN, strided": (lambda: convolutional(PatchNet(17, width=3, hidden=4)), 57, 61),
-    "patch CNN, dense": (lambda: a_trous(PatchNet(17, width=3, hidden=4)), 40, 45),
+    "unpadded U-Net": (partial(UNet, depth=2, width=3, padding=0), 204, 188),
+    "FCN-8s": (partial(FCN, 8), 320, 352),
+    "SegNet": (DeconvNet, 384, 352),
+    "patch CNN, strided": (lambda: convolutional(PatchNet()), 57, 61),
+    "patch CNN, dense": (lambda: a_trous(PatchNet()), 40, 45),
     "crossed strips": (lambda: nn.Conv2d(1, 2, (1, 7), padding=(0, 3)), 24, 30),
-    "cropped": (lambda: Margin(8), 48, 52),
+    "cropped": (partial(Margin, 8), 48, 52),
 }
 
 
@@ -80,8 +84,8 @@ def test_one_stride_less_of_halo_is_not_exact(name):
     assert tile_error(network, image, audit(network, image), fewer=1) > 1e-8
 
 
-def test_the_numbers_of_the_trained_unet():
-    found = audit(trained("unet"), (1, 1, 256, 256))
+def test_the_numbers_of_a_padded_unet():
+    found = audit(UNet(depth=3).eval(), (1, 1, 256, 256))
     assert found.patch == ([92, 100], [92, 100]) and found.clipped == (False, False)
     assert found.stride == found.phases == (8, 8) and found.halo == ((48, 48), (48, 48))
     assert found.error is None and found.agree is None and found.exact
@@ -90,7 +94,7 @@ def test_the_numbers_of_the_trained_unet():
 
 def test_the_numbers_of_the_original_unet():
     with torch.device("meta"):
-        network = UNet(depth=4, width=64, classes=2, padding="valid")
+        network = UNet(depth=4, padding=0).eval()
     found = audit(network, (1, 1, 572, 572))
     assert found.patch == ([188, 204], [188, 204]) and found.stride == (16, 16)
     assert found.halo == ((92, 96), (92, 96)) and found.sizes == (188, 16)
@@ -111,12 +115,12 @@ def test_a_network_that_turns_the_image_over():
 
 SIZES = {
     "U-Net": (partial(UNet, depth=2, width=2), 64, (4, 4)),
-    "unpadded U-Net": (partial(UNet, depth=2, width=2, padding="valid"), 52, (44, 4)),
-    "FCN-8s": (partial(FCN, 8, width=2), 96, (32, 32)),
-    "DeconvNet": (partial(DeconvNet, 64, width=2), 64, (64, None)),
-    "patch classifier": (partial(PatchNet, 17, width=2), 17, (17, None)),
-    "patch CNN, strided": (lambda: convolutional(PatchNet(17, width=2)), 40, (17, 1)),
-    "cropped": (lambda: Margin(8), 40, (17, 1)),
+    "unpadded U-Net": (partial(UNet, depth=2, width=2, padding=0), 52, (44, 4)),
+    "FCN-8s": (partial(FCN, 8), 96, (32, 32)),
+    "DeconvNet": (partial(DeconvNet, 64), 64, (64, None)),
+    "patch classifier": (PatchNet, 17, (17, None)),
+    "patch CNN, strided": (lambda: convolutional(PatchNet()), 40, (17, 1)),
+    "cropped": (partial(Margin, 8), 40, (17, 1)),
     "instance norm": (lambda: TinyUNet(deep=nn.InstanceNorm2d(4)), 64, (32, 16)),
 }
 
@@ -233,7 +237,7 @@ def test_a_pattern_that_never_repeats_is_named():
 
 
 def test_one_code_for_a_crop_cannot_be_measured_and_says_so():
-    found = audit(double(DeconvNet, 64, width=2), picture(64, 64))
+    found = audit(double(DeconvNet, 64), picture(64, 64))
     assert not found.exact and found.error is None and found.breakers[0].layer == "code.0"
     assert "no patch classifier, as traced; not measured" in repr(found) and "64 alone" in repr(found)
 
@@ -298,7 +302,7 @@ MEASURED = {  # the patch along the columns; of layers at fault, how many
 @pytest.mark.parametrize("name", MEASURED)
 def test_backbones_are_measured(name):
     torch.manual_seed(0)
-    network, image = getattr(models, name)(weights=None), strip(1024)
+    network, image = getattr(torchvision_models(), name)(weights=None), strip(1024)
     layers = [part for key, part in network.named_children() if key not in ("avgpool", "classifier", "fc")]
     found, (patch, faults) = audit(he_initialised(nn.Sequential(*layers), image), image), MEASURED[name]
     assert found.patch[1] == patch and len(found.breakers) == faults
@@ -308,7 +312,7 @@ def test_backbones_are_measured(name):
 
 def test_a_segmentation_network_that_returns_a_dictionary_is_measured():
     torch.manual_seed(0)
-    network = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)
+    network = torchvision_models().segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)
     found = audit(he_initialised(network, strip(1024)), strip(1024))
     assert found.patch[1] == [675, 691] and found.stride == found.phases == (16, 16)
     assert len(found.breakers) == 9 and found.agree and 0.01 < found.error < 2
@@ -326,7 +330,7 @@ def test_a_segmentation_network_that_returns_a_dictionary_is_measured():
 )
 def test_heavy_segmentation_networks_are_traced(name, patch, faults):
     with torch.device("meta"):
-        network = getattr(segmentation, name)(weights=None, weights_backbone=None).eval()
+        network = getattr(torchvision_models().segmentation, name)(weights=None, weights_backbone=None).eval()
     found = audit(network, (1, 3, 128, 2048))
     assert found.patch[1] == patch and [each.layer for each in found.breakers] == faults
     assert found.stride == (8, 8) and found.error is None
@@ -334,7 +338,7 @@ def test_heavy_segmentation_networks_are_traced(name, patch, faults):
 
 def test_every_size_runs_but_not_every_size_is_exact():
     with torch.device("meta"):
-        network = segmentation.fcn_resnet50(weights=None, weights_backbone=None).eval()
+        network = torchvision_models().segmentation.fcn_resnet50(weights=None, weights_backbone=None).eval()
     for side in (512, 520, 500, 501):
         found = audit(network, (1, 3, side, side))
         assert found.exact == (side % 8 == 0) and found.sizes == (1, 1)
@@ -352,6 +356,20 @@ def test_neither_image_nor_network_changes():
     assert torch.equal(image, before) and network.training
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_a_forward_that_somebody_set_is_left_alone():
+    """As tools do that wrap a layer. Here it is halved, so that the layer's own would give other scores."""
+    unet, image = double(TinyUNet, deep=SqueezeExcite(4)), picture(64, 64)
+    layers = [unet.deep, *unet.deep]
+    given = [partial(lambda layer, maps: type(layer).forward(layer, maps) / 2, layer) for layer in layers]
+    for layer, forward in zip(layers, given, strict=True):
+        layer.forward = forward
+    before = score_map(unet, image)
+    (breaker,) = audit(unet, image).breakers
+    assert breaker.layer.startswith("deep") and breaker.error is not None
+    assert all(vars(layer)["forward"] is forward for layer, forward in zip(layers, given, strict=True))
+    assert torch.equal(score_map(unet, image), before)
 
 
 # --- bad input: test_bad_input.py has what audit shares with the others -----------------------------

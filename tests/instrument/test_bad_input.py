@@ -2,18 +2,28 @@
 
 import pytest
 import torch
+from networks import UNet
 from torch import nn
 
-from pixelpatch import Inspector, audit, patch_proof, receptive_field, tiled
+from pixelpatch import audit, patch_proof, receptive_field, tiled
 from pixelpatch.scores import rounding
-from utils.networks import UNet
+
+
+
+def inspector(network, image):
+    for needed in ("anywidget", "matplotlib", "IPython"):
+        pytest.importorskip(needed, reason="the widget needs pixelpatch[widget]")
+    from pixelpatch import Inspector
+
+    return Inspector(image, {"mine": network})
+
 
 ASKED = {
     "receptive_field": lambda network, image: receptive_field(network, tuple(image.shape)),
     "patch_proof": lambda network, image: patch_proof(network, image, 9, 9),
     "tiled": lambda network, image: tiled(network, image, 16),
     "audit": audit,
-    "Inspector": lambda network, image: Inspector(image, {"mine": network}),
+    "Inspector": inspector,
 }
 each_function = pytest.mark.parametrize("name", ASKED)
 all_but_the_field = pytest.mark.parametrize("name", [name for name in ASKED if name != "receptive_field"])
@@ -128,7 +138,7 @@ def test_half_precision_works_on_the_cpu(name, dtype):
 
 
 def test_the_inspector_allows_for_the_rounding_of_half_precision():
-    widget = Inspector(IMAGE, {"mine": unet().half()})
+    widget = inspector(unet().half(), IMAGE)
     widget.request = {"number": 1, "network": "mine", "row": 30, "col": 33}
     assert widget.answer["said"].startswith("Proof")
 

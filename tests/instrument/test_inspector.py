@@ -8,13 +8,18 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from test_patch_proof import GlobalBranch, TinyUNet, picture
+from browser import SECONDS, contrast
+from networks import GlobalBranch, PatchNet, TinyUNet, a_trous, convolutional, picture
 from torch import nn
 from torch.nn import functional as F
 
-from pixelpatch import Inspector, UnknownOperation, patch_proof, receptive_field
-from utils.networks import PatchNet, a_trous, convolutional
+import pixelpatch
+from pixelpatch import UnknownOperation, patch_proof, receptive_field
+
+for needed in ("anywidget", "matplotlib", "IPython"):
+    pytest.importorskip(needed, reason="the widget needs pixelpatch[widget]")
+Image = pytest.importorskip("PIL.Image", reason="it comes with matplotlib")
+Inspector = pixelpatch.Inspector
 
 CLASSES = ("cytoplasm", "membrane", "mitochondrion")
 
@@ -45,7 +50,7 @@ class Warped(nn.Module):
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    patch_net = PatchNet(17, width=4, hidden=8).eval()
+    patch_net = PatchNet().eval()
     return {
         "U-Net": TinyUNet().eval(),
         "dense": a_trous(patch_net),
@@ -114,7 +119,7 @@ class Median(nn.Module):
         ({}, ValueError, r"networks is \{\}, expected a dict"),
         (nn.Conv2d(1, 3, 3), ValueError, "networks is Conv2d.*, expected a dict"),
         ({"mine": 5}, TypeError, "network 'mine' is a int, expected a torch.nn.Module"),
-        ({"mine": PatchNet(17)}, ValueError, "network 'mine' fails .* use utils.models.a_trous"),
+        ({"mine": PatchNet()}, ValueError, "network 'mine' fails .*: the patches are not 17 x 17"),
         ({"mine": nn.Flatten(1, 2)}, ValueError, r"network 'mine' fails .* shape \(1, 64, 80\), expected"),
     ],
 )
@@ -209,8 +214,8 @@ def test_whole_image_networks_say_which_layer(inspector):
 
 def test_a_picture_and_its_description_come_before_the_widget(inspector, monkeypatch):
     shown = []
-    for module in ("plots", "inspector"):
-        monkeypatch.setattr(f"utils.{module}.display", lambda data, **how: shown.append((data, how)))
+    for module in ("drawing", "widget.inspector"):
+        monkeypatch.setattr(f"pixelpatch.{module}.display", lambda data, **how: shown.append((data, how)))
     inspector._ipython_display_()
     (still, how), (caption, _), (view, _) = shown
     said = still["text/plain"]
@@ -314,7 +319,7 @@ def show(chromium, pages, inspector):
     def open_page(name, **options):
         context = chromium.new_context(**{"viewport": {"width": 1100, "height": 900}} | options)
         page = context.new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(1000 * SECONDS)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: message.type == "error" and errors.append(message.text))
         page.expose_function("kernel", lambda request: ask(inspector, **request))
@@ -543,22 +548,6 @@ def test_an_error_of_the_kernel_is_shown(show):
     )
     page.get_by_role("button", name="Explain").click()
     page.wait_for_selector("text=That failed. ValueError: too large")
-
-
-def luminance(colour):
-    linear = [(int(value) / 255) ** 2.2 for value in re.findall(r"\d+", colour)[:3]]
-    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
-
-
-def contrast(locator):
-    """Of a text to what is painted below it: 1 to 21, by WCAG 2."""
-    script = """node => {
-        const ink = getComputedStyle(node).color;
-        while (getComputedStyle(node).backgroundColor === "rgba(0, 0, 0, 0)") node = node.parentElement;
-        return [ink, getComputedStyle(node).backgroundColor];
-    }"""
-    dark, light = sorted(map(luminance, locator.evaluate(script)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

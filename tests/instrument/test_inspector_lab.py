@@ -1,77 +1,24 @@
-"""A real JupyterLab, where the notebook, its kernel and its theme have a say: the inspector, and links.
+"""The inspector in a real JupyterLab, where the notebook, its kernel and its theme have a say.
 
 One server and one browser for all tests; each opens a notebook of its own.
 """
 
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
-import nbformat
 import pytest
-from test_inspector import contrast
+from browser import IDLE, SECONDS, SHUTDOWN, contrast, ready
 
-ROOT = Path(__file__).resolve().parent.parent
+for needed in ("anywidget", "matplotlib", "IPython"):
+    pytest.importorskip(needed, reason="the widget needs pixelpatch[widget]")
+nbformat = pytest.importorskip("nbformat", reason="it comes with JupyterLab")
 pytestmark = pytest.mark.xdist_group("browser")
 
 MAKE = """import torch
 from pixelpatch import Inspector
-from utils.networks import PatchNet, a_trous
 torch.manual_seed(0)
-image, network = torch.rand(48, 48), a_trous(PatchNet(17, width=4, hidden=8)).eval()"""
+image, network = torch.rand(48, 48), torch.nn.Conv2d(1, 3, 17)"""
 SHOW = "Inspector(image, {'patch CNN': network})"
 SAID = "patch CNN: output pixel (16, 16)"
-IDLE = """() => {
-    const panel = window.jupyterapp?.shell?.currentWidget;
-    const kernel = panel?.sessionContext?.session?.kernel;
-    return kernel?.connectionStatus === "connected" && kernel.status === "idle";
-}"""
-
-SHUTDOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => true)"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address and the folder of a JupyterLab of its own."""
-    folder = tmp_path_factory.mktemp("lab")
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
-    names = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
-    own = {name: str(folder / name) for name in names} | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    subprocess.run([sys.executable, ROOT / "postBuild"], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--no-browser", "--allow-root", "--IdentityProvider.token=", "--ServerApp.ip=127.0.0.1"]
-    options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.port={port}"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder}"],
-            env=os.environ | own | {"PYTHONPATH": str(ROOT)},
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{address}/api", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield address, folder
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.fixture
@@ -79,7 +26,7 @@ def notebook(lab, chromium, request):
     """notebook(inspectors) opens a new notebook with so many of them, and runs it."""
     (address, folder), name = lab, f"{request.node.name}.ipynb"
     page = chromium.new_page(viewport={"width": 1200, "height": 1600})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(1000 * SECONDS)
 
     def open_and_run(inspectors=1):
         sources = [MAKE] + [SHOW] * inspectors
@@ -97,12 +44,6 @@ def notebook(lab, chromium, request):
     page.close()
 
 
-def ready(page):
-    page.wait_for_function("!!window.jupyterapp")
-    page.evaluate("() => window.jupyterapp.restored.then(() => true)")
-    page.wait_for_function(IDLE)
-
-
 def run_all(page):
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
 
@@ -110,7 +51,7 @@ def run_all(page):
 def save(page, path):
     """Wait for the file, in which every inspector has a picture and a widget."""
     page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:save'); }")
-    for _ in range(40):
+    for _ in range(4 * SECONDS):
         saved = nbformat.read(path, 4)
         if saved.cells[-1].outputs:
             return saved
@@ -195,20 +136,3 @@ def test_both_themes_leave_text_readable(notebook):
         page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
         for part in ["readout p", "answer p", "panels figcaption", "buttons button", "slider"]:
             assert contrast(page.locator(f".patch-{part}").first) >= 4.5, (theme, part)  # WCAG 2, level AA
-
-
-def test_a_link_into_a_chapter_lands_on_its_cell(lab, chromium):
-    address, folder = lab
-    for file in ("00_the_question.ipynb", "03_fully_convolutional.ipynb"):
-        shutil.copy(ROOT / "notebooks" / file, folder)
-    page = chromium.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(20_000)
-    page.goto(f"{address}/lab/tree/00_the_question.ipynb?reset")
-    ready(page)
-    page.get_by_text("costs a few hundred times more").click()
-    in_the_upper_half = """() => [...document.querySelectorAll("h2")].some(
-        heading => heading.textContent.startsWith("What it saves")
-            && heading.getBoundingClientRect().top > 0 && heading.getBoundingClientRect().top < 450)"""
-    page.wait_for_function(in_the_upper_half)
-    page.evaluate(SHUTDOWN)
-    page.close()

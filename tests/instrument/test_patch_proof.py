@@ -4,57 +4,28 @@ from functools import partial
 
 import pytest
 import torch
+from networks import (
+    BREAKERS,
+    Changing,
+    Flipped,
+    GlobalBranch,
+    Margin,
+    PatchNet,
+    SelfAttention,
+    SqueezeExcite,
+    TinyUNet,
+    a_trous,
+    convolutional,
+    double,
+    normalised,
+    picture,
+)
 from torch import nn
 from torch.nn import functional as F
 
 from pixelpatch import Box, WholeImageError, patch_proof, receptive_field
 from pixelpatch.proofs import cut_out, prove
 from pixelpatch.scores import score_map
-from utils.networks import PatchNet, a_trous, convolutional, he_initialise
-
-
-class TinyUNet(nn.Module):
-    """Four levels, zero padding, one convolution each; `deep` sits at the bottom, `up` enlarges."""
-
-    def __init__(self, deep=None, up=None, width=4, classes=3):
-        super().__init__()
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(1 if level == 0 else width, width, 3, padding=1), nn.ReLU())
-            for level in range(5)
-        )
-        self.deep = deep or nn.Identity()
-        self.ups = nn.ModuleList(up or nn.ConvTranspose2d(width, width, 2, stride=2) for _ in range(4))
-        self.joins = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU()) for _ in range(4)
-        )
-        self.head = nn.Conv2d(width, classes, 1)
-        he_initialise(self)
-        for layer in self.modules():
-            if isinstance(layer, nn.ConvTranspose2d):  # else the deep path dies, and nothing can fail
-                nn.init.normal_(layer.weight, std=(2 / width) ** 0.5)
-
-    def forward(self, image):
-        skips = []
-        for stage in self.down:
-            image = stage(image if not skips else F.max_pool2d(image, 2))
-            skips.append(image)
-        image = self.deep(skips.pop())
-        for up, join in zip(self.ups, self.joins, strict=True):
-            image = join(torch.cat([up(image), skips.pop()], 1))
-        return self.head(image)
-
-
-def double(make, *args, **options):
-    torch.manual_seed(0)
-    return make(*args, **options).double().eval()
-
-
-def picture(height, width):
-    """Noise on every scale, so that every level of a network has something to say."""
-    random = torch.Generator().manual_seed(1)
-    noise = [torch.randn(1, 1, 12, 12, dtype=torch.float64, generator=random)]
-    noise.append(torch.randn(1, 1, height, width, dtype=torch.float64, generator=random))
-    return sum(F.interpolate(each, (height, width), mode="bilinear") for each in noise)
 
 
 def holds(model, image, pixels, tolerance=1e-12):
@@ -105,14 +76,14 @@ def test_a_patch_that_starts_elsewhere_is_wrong(shift):
 
 
 def test_every_window_of_a_dense_patch_net():
-    network, image = double(lambda: a_trous(PatchNet(17, width=4, hidden=8))), picture(30, 34)
+    network, image = double(lambda: a_trous(PatchNet())), picture(30, 34)
     holds(network, image, [(row, col) for row in range(14) for col in range(0, 18, 3)])
     proof = patch_proof(network, image, 5, 7)
     assert proof.box == proof.cut == Box(5, 7, 22, 24)
 
 
 def test_every_window_of_a_strided_patch_net():
-    patch_net = double(PatchNet, 17, width=4, hidden=8)
+    patch_net = double(PatchNet)
     network, image = convolutional(patch_net), picture(50, 61)
     height, width = network(image).shape[-2:]
     assert height > 8 and width > 10
@@ -139,15 +110,6 @@ def test_valid_padding_and_sizes_that_are_no_multiple():
     holds(network, image, [(row, col) for row in range(0, height, 3) for col in range(0, width, 5)])
 
 
-class Flipped(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.unet = TinyUNet()
-
-    def forward(self, image):
-        return self.unet(image.flip(-2))
-
-
 def test_a_network_that_turns_the_image_over():
     holds(double(Flipped), picture(256, 256), [(128, 128), (30, 140), (200, 7)])
 
@@ -158,40 +120,6 @@ def test_float32_differs_by_rounding_only():
 
 
 # --- where the patch is the whole image ------------------------------------------------------------------
-
-
-class SqueezeExcite(nn.Sequential):
-    def __init__(self, depth):
-        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Conv2d(depth, depth, 1), nn.Sigmoid())
-
-    def forward(self, image):
-        return image * super().forward(image)
-
-
-class GlobalBranch(nn.Module):
-    def forward(self, image):
-        return image + F.adaptive_avg_pool2d(image, 1)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, depth):
-        super().__init__()
-        self.attention = nn.MultiheadAttention(depth, 1, batch_first=True)
-
-    def forward(self, image):
-        tokens = image.flatten(2).transpose(1, 2)
-        mixed = self.attention(tokens, tokens, tokens, need_weights=False)[0]
-        return image + mixed.transpose(1, 2).reshape(image.shape)
-
-
-BREAKERS = {
-    "instance norm": lambda: nn.InstanceNorm2d(4),
-    "statistics of the batch": lambda: nn.BatchNorm2d(4).train(),
-    "group norm": lambda: nn.GroupNorm(2, 4),
-    "average pooling": GlobalBranch,
-    "attention": lambda: SelfAttention(4),
-    "pooling": lambda: SqueezeExcite(4),
-}
 
 
 @pytest.mark.parametrize("name", BREAKERS)
@@ -205,7 +133,7 @@ def test_global_layers_are_refused_by_name(name):
 
 def test_a_classifier_of_one_window_is_refused_too():
     with pytest.raises(WholeImageError, match=r"layer 'classifier.1': a fully connected layer"):
-        patch_proof(double(PatchNet, 17), picture(17, 17), 0, 0)
+        patch_proof(double(PatchNet), picture(17, 17), 0, 0)
 
 
 def test_batch_norm_in_eval_mode_is_local():
@@ -220,14 +148,6 @@ def test_a_refused_network_is_left_as_it_was():
     assert unet.training and all(
         torch.equal(before[name], value) for name, value in unet.state_dict().items()
     )
-
-
-def normalised(layer):
-    """The U-Net with a normalisation after every convolution; `layer` makes one for 16 channels."""
-    unet = double(TinyUNet, width=16)
-    for stage in [*unet.down, *unet.joins]:
-        stage.insert(1, layer().double())
-    return unet
 
 
 ERRORS = {  # at least this median error, in standard deviations of the scores, if the patch is cut out anyway
@@ -262,34 +182,11 @@ def test_align_corners_fails_by_hundredths_of_a_standard_deviation():
     assert 0.005 < sorted(errors)[len(errors) // 2] < 0.5
 
 
-class Changing(nn.Module):
-    """Writes to its image and counts its calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(1, 2, 3, padding=1)
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, image):
-        self.calls += 1
-        image -= 0.5
-        return self.layer(image)
-
-
 def test_neither_image_nor_network_changes():
     model, image = double(Changing), picture(20, 20)
     before = image.clone()
     assert patch_proof(model, image, 5, 5).max_abs_difference < 1e-12
     assert torch.equal(image, before) and model.calls == 0
-
-
-class Margin(nn.Module):
-    def __init__(self, edge):
-        super().__init__()
-        self.layer, self.edge = nn.Conv2d(1, 2, 3, padding=1), edge
-
-    def forward(self, image):
-        return self.layer(image)[..., self.edge : -self.edge, self.edge : -self.edge]
 
 
 def test_a_field_beside_its_own_pixel_gets_a_larger_cut():

@@ -1,20 +1,18 @@
 """The receptive-field engine against the truth: automatic differentiation, and published sizes."""
 
 import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from networks import UNet, conv, torchvision_models
 from random_networks import Net, networks, true_fields
 from torch import nn
 
 from pixelpatch import Box, UnknownOperation, receptive_field
 
-torch.set_num_threads(1)
 MANY = int(os.environ.get("RANDOM_NETWORKS", "0"))
 
 
@@ -60,10 +58,6 @@ CONV = {"kernel": (1, 2), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1
 # ------------------------------------------------------------------ published and derived sizes
 
 
-def conv(i, o, k=3, p=1, **options):
-    return nn.Conv2d(i, o, k, padding=p, **options)
-
-
 def size_of(rf, row=None, col=None):
     row = rf.output_shape[2] // 2 if row is None else row
     box = rf.box(row, rf.output_shape[3] // 2 if col is None else col)
@@ -71,10 +65,8 @@ def size_of(rf, row=None, col=None):
 
 
 def backbone(name, **options):
-    import torchvision
-
     with torch.device("meta"):  # the engine needs no weights
-        return getattr(torchvision.models, name)(weights=None, **options).eval()
+        return getattr(torchvision_models(), name)(weights=None, **options).eval()
 
 
 def mobilenet_v1():
@@ -111,35 +103,6 @@ def test_inception_needs_a_union_of_three_products():
     assert len(rf.terms) == 3
 
 
-class UNet(nn.Module):
-    def __init__(self, depth=4, padding=1, mode="zeros", width=2):
-        super().__init__()
-
-        def block(i):
-            options = {"padding_mode": mode}
-            return nn.Sequential(
-                conv(i, width, p=padding, **options), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-                conv(width, width, p=padding, **options), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-            )  # fmt: skip
-
-        self.down = nn.ModuleList([block(1 if level == 0 else width) for level in range(depth + 1)])
-        self.up = nn.ModuleList([nn.ConvTranspose2d(width, width, 2, 2) for _ in range(depth)])
-        self.back = nn.ModuleList([block(2 * width) for _ in range(depth)])
-        self.pool, self.head = nn.MaxPool2d(2), conv(width, 2, 1, 0)
-
-    def forward(self, x):
-        skips = []
-        for block in self.down[:-1]:
-            skips.append(block(x))
-            x = self.pool(skips[-1])
-        x = self.down[-1](x)
-        for up, block in zip(self.up, self.back, strict=True):
-            x, skip = up(x), skips.pop()
-            edge = (skip.shape[2] - x.shape[2]) // 2
-            x = block(torch.cat([skip[:, :, edge : edge + x.shape[2], edge : edge + x.shape[3]], x], 1))
-        return self.head(x)
-
-
 def test_original_unet_has_two_windows_by_phase():
     rf = receptive_field(UNet(padding=0).eval(), (1, 1, 572, 572))
     assert rf.output_shape == (1, 2, 388, 388)
@@ -167,7 +130,7 @@ def test_dilation_leaves_holes(dilations, hull, real):
     assert rf.mask(50, 50).sum() == real
 
 
-class FCN(nn.Module):
+class OriginalFCN(nn.Module):
     """The sizes of Long et al. 2015: VGG-16 with 100 pixels of padding, fixed upsampling, crops."""
 
     def __init__(self, stride):
@@ -194,7 +157,7 @@ class FCN(nn.Module):
 
 @pytest.mark.parametrize(("stride", "narrow"), [(32, 32), (16, 16), (8, 8)])
 def test_fcn_widths_by_phase(stride, narrow):
-    rf = receptive_field(FCN(stride), (1, 1, 756, 756))
+    rf = receptive_field(OriginalFCN(stride), (1, 1, 756, 756))
     sizes = [size_of(rf, row)[0] for row in range(362, 394)]
     assert (sizes.count(436), sizes.count(468)) == (narrow, 32 - narrow)
     assert rf.output_shape == (1, 1, 756, 756)
@@ -485,8 +448,7 @@ def test_tokens_and_channels_last_are_followed():
     ],
 )
 def test_torchvision_segmentation_networks(name, stride, whole):
-    from torchvision.models import segmentation
-
+    segmentation = torchvision_models().segmentation
     with torch.device("meta"):
         model = getattr(segmentation, name)(weights=None, weights_backbone=None).eval()
     rf = receptive_field(model, (1, 3, 520, 520))
@@ -809,18 +771,3 @@ def test_a_tile_outside_is_an_error(part):
     assert rf.box_of(Box(0, 0, 8, 9)) == (0, 0, 8, 9)
     with pytest.raises(IndexError, match=r"lies outside the output, which is 8 x 9: take a row from 0 to 7"):
         rf.box_of(Box(*part))
-
-
-@pytest.mark.parametrize("network", ["UNet()", "UNet(padding='valid')", "FCN(8)", "DenseTransformerNet()"])
-def test_torchs_compiler_is_not_imported(network):
-    """It takes 140 MB, much for a notebook on a small machine."""
-    code = f"""
-import sys
-from experiments.dense_transformer import DenseTransformerNet
-from utils.networks import FCN, UNet
-from pixelpatch import receptive_field
-receptive_field({network}.eval(), (1, 1, 128, 128) if "valid" not in {network!r} else (1, 1, 140, 140))
-assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr

@@ -4,13 +4,26 @@ from functools import partial
 
 import pytest
 import torch
-from test_patch_proof import BREAKERS, Changing, Flipped, Margin, TinyUNet, double, picture
+from networks import (
+    BREAKERS,
+    FCN,
+    Changing,
+    DeconvNet,
+    Flipped,
+    Margin,
+    PatchNet,
+    TinyUNet,
+    UNet,
+    a_trous,
+    convolutional,
+    double,
+    picture,
+)
 from torch import nn
 
 from pixelpatch import Box, WholeImageError, receptive_field, tiled
 from pixelpatch.proofs import cut_out
 from pixelpatch.scores import score_map
-from utils.networks import FCN, DeconvNet, PatchNet, UNet, a_trous, convolutional
 
 
 def same(model, image, tile):
@@ -39,7 +52,7 @@ def cuts_seen(model):
 @pytest.mark.parametrize("tile", [24, 32, 17, 50, 200])  # whole strides or not; larger than the image
 @pytest.mark.parametrize(
     ("options", "height", "width"),
-    [({"depth": 2}, 112, 96), ({"depth": 2, "padding": "valid"}, 124, 140), ({"skips": False}, 152, 168)],
+    [({"depth": 2}, 112, 96), ({"depth": 2, "padding": 0}, 124, 140), ({"depth": 3, "skips": False}, 152, 168)],
     ids=["same", "valid", "without skips"],
 )
 def test_unets(options, height, width, tile):
@@ -47,18 +60,18 @@ def test_unets(options, height, width, tile):
 
 
 def test_a_tile_of_one_pixel():
-    same(double(UNet, depth=1, width=2), picture(20, 12), 1)
+    same(double(UNet, depth=1), picture(20, 12), 1)
 
 
 @pytest.mark.parametrize("tile", [64, 100])
 @pytest.mark.parametrize(
     ("make", "height", "width"),
     [
-        (partial(FCN, 32, width=2), 320, 352),
-        (partial(FCN, 8, width=2), 320, 352),
-        (partial(DeconvNet, width=2, code=None), 320, 384),  # as SegNet
-        (lambda: Flipped(), 256, 224),  # turns the image over
-        (lambda: Margin(8), 160, 201),  # a field beside its own pixel
+        (partial(FCN, 32), 320, 352),
+        (partial(FCN, 8), 320, 352),
+        (DeconvNet, 320, 384),  # as SegNet
+        (Flipped, 256, 224),  # turns the image over
+        (partial(Margin, 8), 160, 201),  # a field beside its own pixel
     ],
     ids=["FCN-32s", "FCN-8s", "SegNet", "flipped", "cropped"],
 )
@@ -69,7 +82,7 @@ def test_networks_with_other_ways_back_up(make, height, width, tile):
 @pytest.mark.parametrize("tile", [1, 5, 8, 30])
 @pytest.mark.parametrize("form", [a_trous, convolutional], ids=["dense", "strided"])
 def test_patch_nets(form, tile):
-    network = double(lambda: form(PatchNet(17, width=3, hidden=4)))
+    network = double(lambda: form(PatchNet()))
     same(network, picture(*{a_trous: (40, 45), convolutional: (120, 151)}[form]), tile)
 
 
@@ -80,7 +93,7 @@ def test_batch_norm_in_eval_mode():
 
 
 def test_no_forward_sees_more_than_a_tile_its_halo_and_the_strides():
-    unet, image, tile = double(UNet, depth=2, width=2), picture(256, 320), 32
+    unet, image, tile = double(UNet, depth=2), picture(256, 320), 32
     field = receptive_field(unet, image.shape)
     cuts = same(unet, image, tile)
     boxes = [field.box(row, col) for row in range(128, 132) for col in range(128, 132)]  # of every phase
@@ -117,11 +130,11 @@ def test_global_layers_are_refused_by_name(name):
 
 def test_deconvnet_is_refused_by_the_layer_that_makes_its_code():
     with pytest.raises(WholeImageError, match=r"layer 'code\.0': a kernel that reaches over all rows"):
-        tiled(double(DeconvNet, 64, width=2), picture(64, 64), 32)
+        tiled(double(DeconvNet, 64), picture(64, 64), 32)
 
 
 def test_a_network_that_is_still_in_training_mode_is_refused_at_once():
-    network = double(DeconvNet, width=2, code=None).train()
+    network = double(DeconvNet).train()
     cuts = cuts_seen(network)
     with pytest.raises(WholeImageError, match=r"layer 'down\.0\.1': statistics of the batch"):
         tiled(network, picture(64, 64), 32)
@@ -146,13 +159,13 @@ def test_layers_that_go_by_the_size_of_the_image_are_refused(layer):
 @pytest.mark.parametrize("tile", [0, -8, 32.0, None])
 def test_a_tile_is_a_positive_number(tile):
     with pytest.raises(ValueError, match=rf"tile is {tile}, expected a whole number of output pixels from 1"):
-        tiled(double(UNet, width=2), picture(64, 64), tile)
+        tiled(double(UNet), picture(64, 64), tile)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (1, 64, 64), (2, 1, 64, 64)])
 def test_an_image_is_one_image(shape):
     with pytest.raises(ValueError, match=r"expected \(1, C, H, W\); try image\[None\]"):
-        tiled(double(UNet, width=2), torch.zeros(shape, dtype=torch.float64), 32)
+        tiled(double(UNet), torch.zeros(shape, dtype=torch.float64), 32)
 
 
 # --- and nothing is changed ------------------------------------------------------------------------------
