@@ -118,8 +118,10 @@ def main() -> None:
     rf = receptive_field(model, (1, 1, SIDE, SIDE))  # the first call also imports what torch loads late
     right = all(tuple(rf.box(*pixel)) == truth(*pixel) for pixel in SAMPLE)
     sizes = {truth(*pixel)[2] - truth(*pixel)[0] for pixel in SAMPLE[:2]}  # the two phases, inside the image
-    rows = [("`utils.receptive_field`, all boxes", lambda: boxes([receptive_field(model, rf.shape)]), 1, 15)]
-    rows += [("`utils.receptive_field`, in every layer", lambda: boxes(every(model, rf.shape)), 1, 15)]
+    rows = [
+        ("`pixelpatch.receptive_field`, all boxes", lambda: boxes([receptive_field(model, rf.shape)]), 1, 15)
+    ]
+    rows += [("`pixelpatch.receptive_field`, in every layer", lambda: boxes(every(model, rf.shape)), 1, 15)]
     x = torch.ones(1, 1, SIDE, SIDE, requires_grad=True)
 
     def backward() -> None:

@@ -110,7 +110,7 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
     Conv2d   an exact patch classifier, as traced; not measured
     patch    7 x 7
     repeats  after 2 x 2 pixels, 1 x 1 outputs
-    halo     4 before and 2 after x 4 before and 2 after
+    halo     3 x 3
     sizes    7, 8, 9, ...
 
     Args:

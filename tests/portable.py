@@ -81,9 +81,7 @@ def failures(name, machine):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description="Execute notebooks and tests as other machines would."
-    )
+    parser = argparse.ArgumentParser(description="Execute notebooks and tests as other machines would.")
     parser.add_argument("names", nargs="*", metavar="MACHINE", help=f"of {', '.join(MACHINES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="one notebook and the numeric tests, with AVX2")
     arguments = parser.parse_args()

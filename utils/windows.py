@@ -57,15 +57,12 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
     if window % 2 == 0:
         raise ValueError(f"window is {window}, expected an odd number, so that one pixel is in the middle.")
     views = windows(mirror(image, window), window, stride)[0]
-    rows, columns = views.shape[:2]
     network = copy.deepcopy(classifier).to(memory_format=torch.channels_last)  # convolves twice as fast
     scores = []
-    with progress(total=rows * columns, unit="patch", desc=f"sliding a {window} x {window} window") as bar:
-        for numbers in torch.arange(rows * columns).split(batch):
-            patches = views[numbers // columns, numbers % columns]
-            scores.append(network(patches.contiguous(memory_format=torch.channels_last)))
-            bar.update(len(patches))
-    return torch.cat(scores).T.reshape(1, -1, rows, columns)
+    for row in progress(views, unit="row", desc=f"sliding a {window} x {window} window"):
+        batches = (patches.contiguous(memory_format=torch.channels_last) for patches in row.split(batch))
+        scores.append(torch.cat([network(patches) for patches in batches]))
+    return torch.stack(scores).permute(2, 0, 1)[None]
 
 
 def random_patches(pictures, window, batch=256):

@@ -1,7 +1,8 @@
 """The assignments: solutions score all points, blanks none, every wrong answer loses some and is told why.
 
-`pytest -n 0 tests/test_assignments.py -k told_why` prints the wrong answers, one line each: the points that
-are left, and whether the hint meant for it comes from a check in the student's notebook or from grading.
+`pytest -n 0 tests/grading/test_assignments.py -k told_why` prints the wrong answers, one line each: the
+points that are left, and whether the hint meant for it comes from a check in the student's notebook or from
+grading.
 """
 
 import re
@@ -13,14 +14,11 @@ from typing import NamedTuple
 import matplotlib
 import nbformat
 import pytest
-from test_notebooks import (
-    headings_in_order,
-    links_lead_somewhere,
-    no_path_of_one_machine,
-)
+from notebook_rules import headings_in_order, links_lead_somewhere, no_path_of_one_machine
 
 matplotlib.use("agg")
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 SOURCES = sorted((ROOT / "notebooks/assignments/source").glob("*/*.ipynb"))
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
 
@@ -90,7 +88,7 @@ def exercises(path):
 @cache
 def bank(path):
     """The wrong answers by exercise: each a name, what to put in, and a piece of the hint meant for it."""
-    found = runpy.run_path(str(ROOT / f"tests/wrong_answers/{path.stem}.py"))
+    found = runpy.run_path(str(HERE / f"wrong_answers/{path.stem}.py"))
     answers = {}
     for exercise in exercises(path):
         for name, value in vars(found[exercise]).items():

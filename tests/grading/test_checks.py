@@ -183,7 +183,7 @@ def test_an_error_in_the_function_is_shown_with_its_line_and_the_hint():
     assert str(wrong.value).endswith("Hint: count from 0")
     shown = "\n".join(wrong.value._render_traceback_())
     assert "return image[5]" in shown and shown.endswith("Hint: count from 0")
-    assert "utils/checks.py" not in shown, "the student's lines, not ours"
+    assert "grading/checks.py" not in shown, "the student's lines, not ours"
 
 
 def test_a_notebook_shows_the_message_alone():

@@ -29,7 +29,7 @@ from grading.wire import decode, encode
 
 pytestmark = pytest.mark.xdist_group("grading")
 
-ASSIGNMENTS = Course(Path(__file__).resolve().parent.parent / "notebooks" / "assignments")
+ASSIGNMENTS = Course(Path(__file__).resolve().parents[2] / "notebooks" / "assignments")
 SOLUTION = re.compile(r"### BEGIN SOLUTION(.*?)### END SOLUTION", re.S)
 
 
@@ -267,7 +267,7 @@ def test_interrupted_and_called_again(course, signals):
             assert process.poll() is None
         helpers = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signals) if signals == signal.SIGINT else process.kill()
-        _, alive = psutil.wait_procs(helpers, timeout=20)
+        _, alive = psutil.wait_procs(helpers, timeout=60)
         for helper in alive:
             helper.kill()
         said = process.stderr.read().decode()

@@ -96,9 +96,12 @@ double"""
 
 
 def destroying(course: Course):
+    folders = [
+        str(folder) for folder in (course.root, sandbox.PROJECT / "grading", sandbox.PROJECT / "utils")
+    ]
     code = f"""import shutil
 from pathlib import Path
-for folder in ({str(course.root)!r}, {str(sandbox.PROJECT / "utils")!r}):
+for folder in {folders!r}:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "submitted", "."):
         try:
@@ -158,7 +161,7 @@ HOSTILE = {
     ),
     "patches the checks": (
         first(
-            "import numpy, builtins, utils.checks as checks\n"
+            "import numpy, builtins, grading.checks as checks\n"
             f"for name in dir(checks): setattr(checks, name, {ALLOW})\n"
             f"numpy.testing.assert_array_equal = {ALLOW}\n"
             f"numpy.all = builtins.all = {ALLOW}\n" + WRONG_DOUBLE
@@ -300,7 +303,7 @@ def test_nothing_of_it_is_left_running(graded):
                 found.append(path.read_bytes())
         return [each for each in found if all(command in each for command in commands)]
 
-    last = time.monotonic() + 10  # the kernel ends the processes of a namespace one by one
+    last = time.monotonic() + 60  # the kernel ends the processes of a namespace one by one
     while running() and time.monotonic() < last:
         time.sleep(0.05)
     assert not running()

@@ -1,4 +1,4 @@
-"""A real browser, and a real JupyterLab in it: fixtures for every folder of tests, and what is asked of pages."""
+"""A real browser, and a real JupyterLab in it: fixtures for all folders of tests, and what pages are asked."""
 
 import json
 import os
@@ -31,11 +31,11 @@ def chromium():
     if path is None:
         missing = "no Chromium on this machine: install one, such as Debian's chromium, to test the inspector"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which steers a browser, is missing")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright, which steers a browser, is missing"
+    )
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=path, args=["--no-sandbox"], timeout=1000 * SECONDS
-        )
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=1000 * SECONDS)
         yield browser
         browser.close()
 

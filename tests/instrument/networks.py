@@ -38,7 +38,9 @@ def picture(height, width):
 
 def torchvision_models():
     """The networks that people use, where they are installed."""
-    return pytest.importorskip("torchvision.models", reason="torchvision, whose networks are asked about, is not here")
+    return pytest.importorskip(
+        "torchvision.models", reason="torchvision, whose networks are asked about, is not here"
+    )
 
 
 # --- what each paper is about ------------------------------------------------------------------------------
@@ -68,7 +70,9 @@ class UNet(nn.Module):
 
     def __init__(self, depth=4, padding=1, width=2, classes=2, skips=True):
         super().__init__()
-        self.down = nn.ModuleList([block(width if level else 1, width, padding) for level in range(depth + 1)])
+        self.down = nn.ModuleList(
+            [block(width if level else 1, width, padding) for level in range(depth + 1)]
+        )
         self.up = nn.ModuleList([nn.ConvTranspose2d(width, width, 2, 2) for _ in range(depth)])
         self.back = nn.ModuleList([block(2 * width if skips else width, width, padding) for _ in self.up])
         self.pool, self.head, self.skips = nn.MaxPool2d(2), conv(width, classes, 1, 0), skips
@@ -138,7 +142,9 @@ class FCN(nn.Module):
 
 def tent(channels, factor):
     """Bilinear enlargement as a transposed convolution that does not learn."""
-    layer = nn.ConvTranspose2d(channels, channels, 2 * factor, factor, factor // 2, groups=channels, bias=False)
+    layer = nn.ConvTranspose2d(
+        channels, channels, 2 * factor, factor, factor // 2, groups=channels, bias=False
+    )
     slope = 1 - (torch.arange(2 * factor) - factor + 0.5).abs() / factor
     layer.weight = nn.Parameter(torch.outer(slope, slope).repeat(channels, 1, 1, 1), requires_grad=False)
     return layer
@@ -177,9 +183,10 @@ class PatchNet(nn.Module):
 
     def __init__(self, width=4, hidden=8):
         super().__init__()
-        sizes = pairwise([1, width, width])
-        layers = [[nn.Conv2d(*depths, 4), nn.ReLU(inplace=True), nn.MaxPool2d(2)] for depths in sizes]
-        self.features = nn.Sequential(*sum(layers, []))
+        layers = []
+        for depths in pairwise([1, width, width]):
+            layers += [nn.Conv2d(*depths, 4), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Flatten(), nn.Linear(4 * width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 3)
         )

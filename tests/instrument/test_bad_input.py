@@ -9,7 +9,6 @@ from pixelpatch import audit, patch_proof, receptive_field, tiled
 from pixelpatch.scores import rounding
 
 
-
 def inspector(network, image):
     for needed in ("anywidget", "matplotlib", "IPython"):
         pytest.importorskip(needed, reason="the widget needs pixelpatch[widget]")

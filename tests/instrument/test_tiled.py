@@ -52,7 +52,11 @@ def cuts_seen(model):
 @pytest.mark.parametrize("tile", [24, 32, 17, 50, 200])  # whole strides or not; larger than the image
 @pytest.mark.parametrize(
     ("options", "height", "width"),
-    [({"depth": 2}, 112, 96), ({"depth": 2, "padding": 0}, 124, 140), ({"depth": 3, "skips": False}, 152, 168)],
+    [
+        ({"depth": 2}, 112, 96),
+        ({"depth": 2, "padding": 0}, 124, 140),
+        ({"depth": 3, "skips": False}, 152, 168),
+    ],
     ids=["same", "valid", "without skips"],
 )
 def test_unets(options, height, width, tile):

@@ -15,6 +15,7 @@ from experiments.comparison import (
     SEEDS,
     Patch,
     Quality,
+    Turned,
     figure,
     patch,
     quality,
@@ -24,7 +25,6 @@ from experiments.comparison import (
 from pixelpatch import receptive_field
 from utils.data import micrographs
 from utils.networks import DeconvNet, PatchNet, UNet, for_whole_images, labels_of, trained
-from experiments.comparison import Turned
 from utils.windows import sliding_window
 
 

@@ -91,7 +91,7 @@ def test_unknown_split():
 
 def test_missing_micrographs_can_be_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "DATA", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m utils\.tissue"):
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.tissue"):
         data.micrographs("train")
 
 
@@ -130,11 +130,10 @@ def test_real_files_have_the_pinned_hashes():
 def test_where_the_real_micrographs_are(tmp_path, monkeypatch):
     monkeypatch.delenv("ISBI2012_DIR", raising=False)
     monkeypatch.setattr(data, "DATA", tmp_path / "project" / "data")
-    assert data.isbi2012_folder() is None
+    (tmp_path / "shared" / "data" / "isbi2012").mkdir(parents=True)
+    assert data.isbi2012_folder() is None, "nobody looks outside the project"
     (own := tmp_path / "project" / "data" / "isbi2012").mkdir(parents=True)
     assert data.isbi2012_folder() == own
-    (shared := tmp_path / "shared" / "data" / "isbi2012").mkdir(parents=True)
-    assert data.isbi2012_folder() == shared
     monkeypatch.setenv("ISBI2012_DIR", str(tmp_path / "mine"))
     assert data.isbi2012_folder() == tmp_path / "mine"
 

@@ -7,11 +7,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from instrument.browser import SECONDS
 from torch import nn
 from torch.nn import functional as F
 
 from experiments import trial
-from experiments.bender import HERE, POINTS, SIDE, Bender
+from experiments.bender import POINTS, SIDE, Bender
 from experiments.dense_transformer import (
     EMPTY,
     DenseTransformerNet,
@@ -20,14 +21,13 @@ from experiments.dense_transformer import (
     decode,
     encode,
     lattice,
-    lens,
     thin_plate,
-    through_lens,
 )
-from experiments.recipes import RECIPES
+from experiments.lens import lens, through_lens
+from experiments.recipes import NETWORKS, RECIPES
 from pixelpatch import receptive_field
 from utils.data import micrographs
-from utils.networks import UNet, trained
+from utils.networks import UNet, with_weights
 
 
 def home(height, width, count=1):
@@ -286,7 +286,7 @@ def test_a_scatter_reads_no_more_than_it_must():
 
     class Scatter(nn.Module):
         def forward(self, maps):
-            return decode(maps, bent(0.15, 12, 10, seed=3))
+            return decode(maps, bent(0.15, 12, 10, seed=3).to(maps.dtype))
 
     field, network = receptive_field(Scatter(), (1, 1, 12, 10)), Scatter()
     tight = 0
@@ -331,7 +331,7 @@ def test_the_stored_trial_is_whole_and_fair():
 
 
 def test_the_shipped_network_is_the_trials_first_on_lenses():
-    network = trained("dtn")
+    network = with_weights(NETWORKS["dtn"](), "dtn")
     stored = trial.results()["lens", "DTN"][0]
     now = trial.quality(network, trial.tests()["lens"])
     torch.testing.assert_close(now, stored.double(), rtol=0, atol=2e-3)  # half precision
@@ -339,12 +339,12 @@ def test_the_shipped_network_is_the_trials_first_on_lenses():
     batches = [draw(pictures) for draw in (RECIPES["dtn"].draw, trial.SETS["lens"])]
     for one, other in zip(*(batch(torch.Generator().manual_seed(5)) for batch in batches), strict=True):
         assert torch.equal(one, other)
-    assert RECIPES["dtn"].network is trial.NETWORKS["DTN"] and RECIPES["dtn"].steps == trial.STEPS
+    assert NETWORKS["dtn"] is trial.NETWORKS["DTN"] and RECIPES["dtn"].steps == trial.STEPS
 
 
 def test_an_incomplete_trial_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "RESULTS", tmp_path / "trial.json")
-    with pytest.raises(FileNotFoundError, match=r"go on with `python -m utils\.trial`"):
+    with pytest.raises(FileNotFoundError, match=r"go on with `python -m experiments\.trial`"):
         trial.results()
 
 
@@ -380,8 +380,8 @@ def test_the_interval_is_students():
 def page(chromium):
     page, errors = chromium.new_page(viewport={"width": 1100, "height": 900}), []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(5000)
-    text = base64.b64encode((HERE / "bender.js").read_bytes()).decode()
+    page.set_default_timeout(1000 * SECONDS)
+    text = base64.b64encode(str(Bender._esm).encode()).decode()
     page.set_content("<main></main>")
     page.evaluate(
         "async (text) => { window.bender = await import(`data:text/javascript;base64,${text}`); }", text
@@ -398,8 +398,7 @@ def bender():
 
 @pytest.fixture
 def widget(page, bender):
-    style = (HERE / "inspector.css").read_text()
-    page.add_style_tag(content=style)
+    page.add_style_tag(content=str(Bender._css))
     page.evaluate(
         """(contents) => {
             const model = { get: () => contents };

@@ -5,8 +5,8 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Annotation
 
 from pixelpatch import receptive_field
+from utils.drawings import maps
 from utils.networks import FCN, UNet
-from utils.plots import maps
 
 
 def drawn(network, height, width):

@@ -1,4 +1,4 @@
-"""The training loop: reproducible, resumable, and what it stores is whole."""
+"""The training loop is reproducible and resumable, and the recipes store what was learned, whole."""
 
 import itertools
 import sys
@@ -11,12 +11,28 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from utils.XXX import Adam
 
-from experiments.recipes import RECIPES, border_weights, train_and_store, weighted_cross_entropy
-from utils import training
+from experiments import recipes
+from experiments.recipes import (
+    NETWORKS,
+    RECIPES,
+    border_weights,
+    recipe_of,
+    train_and_store,
+    weighted_cross_entropy,
+)
+from utils import networks, training
 from utils.data import Pictures, micrographs
-from utils.networks import WEIGHTS, PatchNet, for_whole_images, trained
+from utils.networks import (
+    SHIPPED,
+    WEIGHTS,
+    PatchNet,
+    command,
+    for_whole_images,
+    trained,
+    weights_file,
+    with_weights,
+)
 from utils.training import train
 from utils.windows import random_crops, random_patches
 
@@ -56,18 +72,6 @@ def test_it_learns():
     pixelwise = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
     losses = train(pixelwise, random_crops(easy, 8), 300, learning_rate=0.03)
     assert sum(losses[-10:]) / 10 < 0.1 < losses[0]
-
-
-def test_adam_is_adam():
-    weight, other = (torch.linspace(-1, 1, 5, requires_grad=True) for _ in range(2))
-    ours, theirs = Adam([weight]), torch.optim.Adam([other], lr=0.1)
-    for number in range(1, 20):
-        for each in (weight, other):
-            each.grad = None
-            (each**4 - each).sum().backward()
-        ours.step(number, 0.1)
-        theirs.step()
-    torch.testing.assert_close(weight, other)
 
 
 class Interrupted(Exception):
@@ -136,18 +140,26 @@ def test_weights_come_with_the_series(name):
     found = []
     for seed, suffix in SEEDS.items():
         path = WEIGHTS / f"{name}{suffix}.safetensors"
+        assert path == weights_file(name, seed)
         if seed and not path.exists():
             continue  # only some are trained more than once
-        net = trained(name, seed)
+        net = with_weights(NETWORKS[name](), name, seed)
         assert not net.training
         with safe_open(path, "pt") as file:
             seeded = f" --seed {seed}" if seed else ""
-            assert file.metadata()["command"] == f"python -m utils.training {name}{seeded}"
+            made = f"python -m experiments.recipes {name}{seeded}"
+            assert file.metadata()["command"] == command(name, seed) == made
         assert {weight.dtype for weight in load_file(path).values()} <= {torch.float16, torch.int64}
         assert weights(net).isfinite().all()
         found.append(weights(net))
     for one, other in itertools.combinations(found, 2):
         assert not torch.equal(one, other)
+
+
+def test_every_network_has_a_recipe():
+    assert RECIPES.keys() == NETWORKS.keys() == {*SHIPPED, "dtn"}
+    for name, network in SHIPPED.items():
+        assert NETWORKS[name] is network
 
 
 def test_every_file_of_weights_belongs_to_a_recipe():
@@ -175,10 +187,12 @@ def test_unknown_and_missing_weights(tmp_path, monkeypatch):
     for unknown in ("u-net", "unet-seed-1"):
         with pytest.raises(ValueError, match=f"no network called '{unknown}'; choose one of patch-5, "):
             trained(unknown)
-    monkeypatch.setattr(training, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"make it with `python -m utils\.training patch-9`"):
+        with pytest.raises(ValueError, match=f"no network called '{unknown}'; choose one of patch-5, .*dtn"):
+            recipe_of(unknown)
+    monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"make it with `python -m experiments\.recipes patch-9`"):
         trained("patch-9")
-    with pytest.raises(FileNotFoundError, match=r"unet-seed-2\.safetensors.*utils\.training unet --seed 2`"):
+    with pytest.raises(FileNotFoundError, match=r"unet-seed-2\.safetensors.*\.recipes unet --seed 2`"):
         trained("unet", seed=2)
 
 
@@ -188,8 +202,8 @@ def quickly(tmp_path, monkeypatch):
     small, learners = noise(1, 10), []
     labels = small.labels.repeat_interleave(16, -1).repeat_interleave(16, -2)
     squares = small._replace(images=torch.rand(1, 1, 160, 160), labels=labels)
-    monkeypatch.setattr(training, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(training, "micrographs", lambda split: squares)
+    monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(recipes, "micrographs", lambda split: squares)
     for name, recipe in RECIPES.items():
         monkeypatch.setitem(RECIPES, name, recipe._replace(steps=2))
 
@@ -198,7 +212,7 @@ def quickly(tmp_path, monkeypatch):
         learners.append(deepcopy(learner))
         return losses
 
-    monkeypatch.setattr(training, "train", remember)
+    monkeypatch.setattr(recipes, "train", remember)
     return tmp_path, learners
 
 
@@ -239,7 +253,7 @@ def test_a_seed_decides_the_first_weights_and_the_batches(quickly, monkeypatch):
     def start(learner, *args, seed, **options):
         started.append((seed, weights(learner)))
 
-    monkeypatch.setattr(training, "train", start)
+    monkeypatch.setattr(recipes, "train", start)
     for seed in (0, 1, 0):
         train_and_store("unet", seed)
     assert [seed for seed, _ in started] == [0, 1, 0]
@@ -257,17 +271,17 @@ def test_a_seed_decides_the_first_weights_and_the_batches(quickly, monkeypatch):
 )
 def test_the_command_trains_what_it_names_and_lists_what_there_is(line, expected, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(training, "train_and_store", lambda name, seed: asked.append((name, seed)))
-    monkeypatch.setattr(sys, "argv", ["training", *line.split()])
-    training.main()
+    monkeypatch.setattr(recipes, "train_and_store", lambda name, seed: asked.append((name, seed)))
+    monkeypatch.setattr(sys, "argv", ["recipes", *line.split()])
+    recipes.main()
     assert asked == expected
     assert capsys.readouterr().out.split() == ([] if line else [*RECIPES])
 
 
 def test_the_command_refuses_a_seed_that_is_no_number(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["training", "unet", "--seed", "one"])
+    monkeypatch.setattr(sys, "argv", ["recipes", "unet", "--seed", "one"])
     with pytest.raises(SystemExit):
-        training.main()
+        recipes.main()
     assert "argument --seed: invalid int value: 'one'" in capsys.readouterr().err
 
 
