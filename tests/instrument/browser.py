@@ -1,4 +1,4 @@
-"""A real browser, and a real JupyterLab in it: fixtures for all folders of tests, and what pages are asked."""
+"""A real browser, and a real JupyterLab in it: fixtures for all folders, and what pages are asked."""
 
 import json
 import os
