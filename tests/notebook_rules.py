@@ -9,6 +9,8 @@ from nbformat import NotebookNode
 from experiments.notebooks import EMBEDDED_IMAGE, WIDGET
 
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.S)
+TINY = re.compile(r"\d(?:\.\d+)?e-(?:0[5-9]|[1-9]\d)")
+BOUNDS = ("below", "less than", "more than", "above")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|mnt|private)/\w|\b[A-Z]:\\+\w")
 
@@ -69,6 +71,14 @@ def pictures_have_words(path, notebook):
             assert re.search(r"""\balt=(["'])\s*\S""", tag), f"no alt text: {tag}"
 
 
+def rounding_is_a_claim(path, notebook):
+    """The digits of a rounding error differ from processor to processor: a bound is told instead."""
+    for text in output_texts(notebook):
+        for found in TINY.finditer(text):
+            before = text[: found.start()].rstrip()
+            assert before.endswith(BOUNDS), f"{found[0]} is printed; check it, and print 'below 1e-12'"
+
+
 def headings_in_order(path, notebook):
     levels = [len(marks) for marks in re.findall(r"^(#{1,6}) ", prose(notebook), re.M)]
     assert re.match(r"# [^#\s]", notebook.cells[0].source), "the first cell starts with the title (# …)"
@@ -106,6 +116,7 @@ RULES = [
     no_errors,
     executed_in_order,
     pictures_have_words,
+    rounding_is_a_claim,
     headings_in_order,
     short_enough,
     links_lead_somewhere,

@@ -17,6 +17,7 @@ from notebook_rules import (
     no_widget_state,
     pictures_have_words,
     prose,
+    rounding_is_a_claim,
     short_enough,
 )
 
@@ -88,6 +89,8 @@ BAD = [
     (pictures_have_words, notebook_with(shown(description="<Figure size 640x480 with 1 Axes>"))),
     (pictures_have_words, notebook_with(shown(alt=""))),
     (pictures_have_words, notebook_with(shown(**{"text/html": '<img src="a.png">'}))),
+    (rounding_is_a_claim, notebook_with(printed("largest difference: 3e-15"))),
+    (rounding_is_a_claim, notebook_with(shown(**{"text/markdown": "| resnet18 | 7e-06 sd |"}))),
     (headings_in_order, notebook_with(text="# Another title")),
     (headings_in_order, notebook_with(text="### Too deep")),
     (headings_in_order, new_notebook(cells=[new_markdown_cell("no title")])),
@@ -120,4 +123,7 @@ def test_rule_refuses_a_bad_notebook(rule, notebook, chapter):
 def test_rule_accepts_a_good_notebook(rule, chapter):
     text = "## Section\n\n### Part\n\n`a[0](gone)` $f[x](y)$ [there](02_b.ipynb#cell-id=a-part) [far](https://example.org)"
     html = '<img src="data:image/png;base64,/tmp/x" alt="A curve.">'
-    rule(chapter, notebook_with(printed("loss 0.5"), shown(**{"text/html": html}), text=text))
+    rule(
+        chapter,
+        notebook_with(printed("less than 1e-12"), shown(**{"text/html": html}), text=text),
+    )
