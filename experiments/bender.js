@@ -1,4 +1,4 @@
-// The browser's half of utils/bender.py: thin-plate spline, encoder and decoder, as in utils/warp.py.
+// The browser's half of experiments/bender.py: thin-plate spline, encoder and decoder, as in experiments/dense_transformer.py.
 
 const MARK = "#d55e00";
 const REACH = 0.8; // how far a point goes from its place, where 2 is the width of the picture
@@ -19,7 +19,7 @@ function floats(text) {
   return new Float32Array(bytes.buffer);
 }
 
-// ---- what utils/warp.py does ------------------------------------------------------------------------------
+// ---- what experiments/dense_transformer.py does ------------------------------------------------------------------------------
 
 // positions = spline @ targets: [x, y, x, y, ...] for all nodes
 export function positionsOf(spline, targets) {

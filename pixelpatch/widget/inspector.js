@@ -1,4 +1,4 @@
-// The browser's half of utils/inspector.py: draws fields from tables as fast as the pointer moves.
+// The browser's half of inspector.py: draws fields from tables as fast as the pointer moves.
 
 const FIELD = "#d55e00"; // the chosen pixel and its field: solid
 const PIN = "#0b3c5d"; // the pinned one: dashed, so that colour is not all that tells them apart
