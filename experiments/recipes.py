@@ -125,7 +125,7 @@ def train_and_store(name, seed=0):
     """Train the network called name by its recipe, and store its weights in data/weights.
 
     They are stored in half precision, three digits of each weight; classes change at hardly one pixel in a
-    thousand, which a test asserts.
+    thousand, which a test checks.
     """
     recipe, path = recipe_of(name), weights_file(name, seed)
     torch.manual_seed(seed)
