@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from experiments import write_whole
 from utils.data import isbi2012_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,9 +179,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
 
 def store(notebook: NotebookNode, path: Path) -> None:
     """Write the cleaned notebook; whoever reads at the same time sees the old file or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(nbformat.writes(clean(notebook)) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, nbformat.writes(clean(notebook)) + "\n")
 
 
 # --- judging ---------------------------------------------------------------------------------------------
