@@ -172,7 +172,7 @@ def pooled_maps(unet, height, width):
     unet._check_even, found = lambda image: None, []
     hooks = [down.register_forward_hook(lambda *args: found.append(args[2].shape)) for down in unet.down[:-1]]
     try:
-        unet(torch.zeros(1, 1, height, width, device="meta"))
+        unet(torch.zeros(1, 1, height, width))
     except RuntimeError:
         return None
     finally:
@@ -185,21 +185,22 @@ def pooled_maps(unet, height, width):
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_valid_unet_takes_exactly_the_sizes_whose_pooled_maps_are_even(depth, skips):
-    with torch.device("meta"):
-        unet = UNet(depth, width=1, padding="valid", skips=skips)
+    unet = UNet(
+        depth, width=1, padding="valid", skips=skips
+    )  # no meta tensors: torch 2.6 takes some too small
     for size in range(1, 12 * 2**depth + 20):
         maps = pooled_maps(unet, size, size)
-        image = torch.zeros(1, 1, size, size, device="meta")
+        image = torch.zeros(1, 1, size, size)
         if maps is not None and all(side % 2 == 0 for shape in maps for side in shape):
             unet(image)
             continue
         with pytest.raises(ValueError, match=f"the image is {size} x {size}, expected heights") as error:
             unet(image)
         more = int(re.search(rf"enlarge {size} by (\d+)", str(error.value))[1])
-        unet(torch.zeros(1, 1, size + more, size + more, device="meta"))
+        unet(torch.zeros(1, 1, size + more, size + more))
         if more > 1:
             with pytest.raises(ValueError):  # it is the least that helps
-                unet(torch.zeros(1, 1, size + more - 1, size + more - 1, device="meta"))
+                unet(torch.zeros(1, 1, size + more - 1, size + more - 1))
 
 
 def test_valid_unet_checks_both_sides():
