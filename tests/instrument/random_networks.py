@@ -7,6 +7,7 @@ spreads each value over the window, statistics add a mean. Gradients are then fl
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -85,13 +86,22 @@ networks = st.tuples(st.tuples(st.integers(5, 13), st.integers(5, 13)), steps(2)
 
 
 def weights(*shape):
-    """Positive, and no two ratios alike, so that the negative weights of bicubic sampling do not cancel."""
+    """Positive, and no two ratios alike."""
     count = torch.arange(math.prod(shape), dtype=torch.float64)
     return (1 + 0.3 * torch.sin(count**2)).reshape(shape)
 
 
 def mixed(x, channels=2):
     return F.conv2d(x, weights(channels, x.shape[1], 1, 1))
+
+
+def unsigned(resample, x):
+    """Bicubic sampling by the absolute values of its weights: two of opposite signs may not undo each other."""
+    height, width = x.shape[2:]
+    one_row = torch.eye(height, dtype=x.dtype)[:, None, :, None].expand(-1, -1, -1, width)
+    one_column = torch.eye(width, dtype=x.dtype)[:, None, None].expand(-1, -1, height, -1)
+    rows, columns = resample(one_row)[:, 0, :, 0].T, resample(one_column)[:, 0, 0].T
+    return rows.abs() @ x @ columns.abs().T
 
 
 def fits(x, kernel, padding, dilation):
@@ -172,16 +182,15 @@ class Net(nn.Module):
         return pool(x, size)
 
     def resize(self, x, mode, size, corners, recompute):
-        corners = {"align_corners": corners} if mode in ("bilinear", "bicubic") else {}
         if isinstance(size, float):
             if size * max(x.shape[2:]) > LARGEST or size * min(x.shape[2:]) < 1:
                 return x
-            y = F.interpolate(x, scale_factor=size, mode=mode, recompute_scale_factor=recompute, **corners)
+            given = {"scale_factor": size, "recompute_scale_factor": recompute}
         else:
-            y = F.interpolate(x, size=size, mode=mode, **corners)
-        if self.truth and mode == "bicubic":  # so that two with negative weights do not undo each other
-            y = y * weights(*y.shape[2:])
-        return y
+            given = {"size": size}
+        corners = {"align_corners": corners} if mode in ("bilinear", "bicubic") else {}
+        resample = partial(F.interpolate, mode=mode, **given, **corners)
+        return unsigned(resample, x) if self.truth and mode == "bicubic" else resample(x)
 
     def slice(self, x, start, step):
         return x[:, :, start[0] :: step[0], start[1] :: step[1]]
