@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +21,11 @@ class PatchProof(NamedTuple):
 
     box: Box  # the pixel's receptive field
     cut: Box  # what was cut out: the box, its start and end moved out until the network's strides line up
-    patch: Tensor  # (1, C, h, w), that part of the image
+    patch: Tensor  # (1, C, h, w), that part of the image; the network saw of it what lies in the field
     pixel: tuple[int, int]  # the pixel's place (row, col) in the patch's own scores
     full_scores: Tensor  # (classes,)
-    patch_scores: Tensor  # (classes,)
-    max_abs_difference: float
+    patch_scores: Tensor  # (classes,), with noise around the field
+    max_abs_difference: float  # the largest of both scores, with noise and with other pixels around the field
 
 
 class WholeImageError(ValueError):
@@ -38,7 +39,8 @@ def patch_proof(model: nn.Module, image: Tensor, row: int, col: int) -> PatchPro
     If the network is a patch classifier in disguise, it says the same about that pixel. Every unit that
     influences the pixel has its own field inside the patch, so this holds with zero padding and at the
     image's borders too. But a layer with a stride must start counting at the same pixels as before, so the
-    patch starts at a multiple of the total stride.
+    cut starts at a multiple of the total stride, and may be larger than the field. What lies between is
+    filled with noise, and once more with another part of the image: a field too small would be found out.
 
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
     >>> model = model.double().eval()
@@ -83,9 +85,19 @@ def prove(
         raise ValueError(f"output pixel ({row}, {col}) sees no pixel of the image, so it has no patch.")
     cut, pixel, _ = cut_out(partial(receptive_field, model), field, Box(row, col, row + 1, col + 1))
     patch = image[..., cut.top : cut.bottom, cut.left : cut.right]
-    full = scores[0, :, row, col]
-    alone = score_map(model, patch)[0, :, *pixel]
-    return PatchProof(box, cut, patch, pixel, full, alone, float((full - alone).detach().abs().max()))
+    full, seen = scores[0, :, row, col], field.mask(row, col)
+    alone, other = (score_map(model, filled)[0, :, *pixel] for filled in _filled(patch, cut, image, seen))
+    difference = max(float((full - each).detach().abs().max()) for each in (alone, other))
+    return PatchProof(box, cut, patch, pixel, full, alone, difference)
+
+
+def _filled(patch: Tensor, cut: Box, image: Tensor, seen: np.ndarray) -> tuple[Tensor, Tensor]:
+    """A patch (1, C, h, w) with noise, and with other pixels of its image, where nothing is `seen` (H, W)."""
+    window = (..., slice(cut.top, cut.bottom), slice(cut.left, cut.right))
+    kept, plain = torch.from_numpy(seen[window]).to(image.device), image.detach()
+    low, high, random = plain.min(), plain.max(), torch.Generator().manual_seed(0)
+    noise = low + (high - low) * torch.rand(patch.shape, generator=random).to(plain)
+    return torch.where(kept, patch, noise), torch.where(kept, patch, plain.flip(-2, -1)[window])
 
 
 def cut_out(

@@ -140,7 +140,7 @@ class Inspector(anywidget.AnyWidget):
             cut, full, alone = proof.cut, proof.full_scores[best], proof.patch_scores[best].detach()
             allowed = rounding(full.dtype) * known.scores.std(correction=0) + 1e-6
             verdict = "Proof" if proof.max_abs_difference <= allowed else "Not the same"
-            if verdict == "Proof" and proof.patch.shape == image.shape:
+            if verdict == "Proof" and proof.box == (0, 0, *image.shape[-2:]):
                 verdict = "No proof, as the patch is all of this image"
             said = (
                 f"{verdict}: the score of {classes[best]} is {full:.2f} from the full image and "

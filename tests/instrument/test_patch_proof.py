@@ -24,6 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelpatch import Box, WholeImageError, patch_proof, receptive_field
+from pixelpatch.engine import rules
+from pixelpatch.engine.taps import Taps, window
 from pixelpatch.proofs import cut_out, prove
 from pixelpatch.scores import score_map
 
@@ -53,6 +55,22 @@ def test_zero_padded_unet_at_every_phase_and_at_the_border(up):
     holds(unet, image, PHASES + BORDER)
     inside = patch_proof(unet, image, 128, 128)
     assert inside.patch.numel() < image.numel() / 2  # the proof is not that all is all
+
+
+def test_a_field_that_is_too_small_is_found_out(monkeypatch):
+    """Though the cut, at whole strides, is large enough to hold all that the pixel really sees."""
+
+    def shortened(n, kernel, *others):
+        taps = window(n, kernel, *others)
+        finest = kernel == 3 and n in (256, 112)  # the sides of image and cut
+        return Taps(taps.index[:, :2], n, taps.step) if finest else taps
+
+    unet, image = double(TinyUNet), picture(256, 256)
+    true = patch_proof(unet, image, 130, 131)
+    monkeypatch.setattr(rules, "window", shortened)
+    wrong = patch_proof(unet, image, 130, 131)
+    assert true.cut == wrong.cut and wrong.box.bottom < true.box.bottom
+    assert true.max_abs_difference < 1e-12 < 1e-6 < wrong.max_abs_difference
 
 
 def test_patch_is_no_larger_than_the_strides_ask():
