@@ -19,8 +19,9 @@ The answer is structural: what *can* influence a pixel, for some weights and som
 upper bounds, never too small: the channels of a layer (and the images of a batch) share one field; before a
 warp by a given grid (`grid_sample`) a field is a box; a warp by a grid that the image itself decides counts
 as reading the whole map, a cumulative sum as reading its whole line, and so does rearranging positions into
-something that no longer has rows and columns (windows of a transformer, tokens joined by a class token). All
-but the first two are listed in `whole_image`.
+something that no longer has rows and columns (tokens joined by a class token, windows that a layer reads in
+one). All but the first two are listed in `whole_image`. A weight counts however small it is: where a window
+of a shifted Swin joins both ends of a map, torchvision subtracts 100 before the softmax, and e^-100 is left.
 """
 
 from collections.abc import Sequence

@@ -56,7 +56,8 @@ def local_in(call: "Call", layout: Layout, taps: Callable, why: str, channels: i
         )
     shape = (*images, channels or depth, *map(len, edge))
     ordered = [edge[axis] for axis in axes]  # [1, 0], the transposed image, is its own inverse
-    return layout.read_by(ordered, shape, [Place(axis - 2) for axis in axes], why)
+    places = [(Place(axis - 2, len(edge[axis])),) for axis in axes]
+    return layout.read_by(ordered, shape, places, why)
 
 
 def expect_channels(call: "Call", expected: int) -> None:
@@ -270,7 +271,7 @@ def scattering(call):
     """At given places, each pixel reads a box of those that write to it, with whatever weight."""
     into, index, written = call.sources
     given = into is None and index is None and written is not None and not call.index.is_meta
-    if not given or not all(place and place.dim == -1 for place in written.places):
+    if not given or [place.dim for own in written.places for place in own] != [-1, -1]:
         return free(call)
     height, width = written.map.size
     if call.x.shape[-1] != height * width:
@@ -278,13 +279,13 @@ def scattering(call):
     target = call.index.cpu().numpy()
     writer = np.broadcast_to(np.arange(target.shape[-1]), target.shape)
     first, last = np.full((2, height * width, 2), [[[max(height, width)]], [[-1]]])  # nobody yet
-    for axis, (place, n) in enumerate(zip(written.places, written.map.size, strict=True)):
-        at = writer // place.inner % n
+    for axis, (place,) in enumerate(written.places):
+        at = writer // place.inner % place.size
         np.minimum.at(first[:, axis], target, at)
         np.maximum.at(last[:, axis], target, at)
     warp = Warp(first.reshape(height, width, 2), last.reshape(height, width, 2))
     grid = Map((height, width), [(written.map, warp, warp)])
-    return Layout(grid, tuple(call.x.shape), (Place(-1, width), Place(-1)))
+    return Layout(grid, tuple(call.x.shape), ((Place(-1, height, width),), (Place(-1, width),)))
 
 
 @rule("deform_conv2d")

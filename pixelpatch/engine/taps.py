@@ -77,9 +77,9 @@ class Warp(NamedTuple):
 
 
 @lru_cache(4096)
-def all_of(n: int) -> Taps:
-    """One position that reads all n."""
-    return Taps(np.arange(n)[None], n)
+def in_blocks(n: int, count: int) -> Taps:
+    """`count` positions that read a part of n each, one part after the other; a single one reads all."""
+    return Taps(np.arange(n).reshape(count, -1), n, Fraction(n // count))
 
 
 @lru_cache(4096)

@@ -61,6 +61,7 @@ LEAVES = {
     "pointwise": draws(),
     "tokens": draws(),
     "strip": draws(dim=st.sampled_from([2, 3])),
+    "windows": draws(size=pairs(1, 4), channels=st.booleans()),
 }  # fmt: skip
 RARE = {"global": draws(kind=st.sampled_from(["excite", "instance", "group", "softmax"]))}
 
@@ -96,7 +97,7 @@ def mixed(x, channels=2):
 
 
 def unsigned(resample, x):
-    """Bicubic sampling by the absolute values of its weights: two of opposite signs may not undo each other."""
+    """Bicubic sampling by the sizes of its weights: two of opposite signs cannot undo each other."""
     height, width = x.shape[2:]
     one_row = torch.eye(height, dtype=x.dtype)[:, None, :, None].expand(-1, -1, -1, width)
     one_column = torch.eye(width, dtype=x.dtype)[:, None, None].expand(-1, -1, height, -1)
@@ -246,6 +247,20 @@ class Net(nn.Module):
 
     def strip(self, x, dim):
         return x + x.mean(dim, keepdim=True)
+
+    def windows(self, x, size, channels):
+        """Positions of a window see each other, or become channels."""
+        h, w = x.shape[2:]
+        x = x[:, :, : h // size[0] * size[0], : w // size[1] * size[1]]
+        if not x.numel():
+            return self.pointwise(x)
+        cut = x.unflatten(3, (-1, size[1])).unflatten(2, (-1, size[0])).permute(0, 2, 4, 1, 3, 5)
+        if channels:
+            return mixed(cut.permute(0, 3, 4, 5, 1, 2).flatten(1, 3))
+        tokens = cut.flatten(1, 2).flatten(3)  # (N, windows, C, positions)
+        tokens = tokens + tokens.mean(3, keepdim=True)
+        cut = tokens.unflatten(3, size).unflatten(1, (-1, w // size[1]))
+        return cut.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
     def branch(self, x, parts, merge):
         ys = [self.run(x, part) for part in parts]

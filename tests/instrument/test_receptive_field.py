@@ -3,6 +3,7 @@
 import os
 import warnings
 
+import einops
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from networks import UNet, conv, torchvision_models
 from random_networks import Net, networks, true_fields
 from torch import nn
+from torch.nn import functional as F
 
 from pixelpatch import Box, UnknownOperation, receptive_field
 
@@ -403,16 +405,121 @@ def space_to_depth(x):
     return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, c * 4, h // 2, w // 2)
 
 
-@pytest.mark.parametrize(
-    ("layer", "name"),
-    [(Attention(4), "1"), (space_to_depth, "1"), (lambda x: x.flatten(2)[..., 1:][..., None], "1")],
-    ids=["attention in windows", "space to depth", "some tokens"],
-)
-def test_rearranged_positions_are_the_whole_image_and_say_so(layer, name):
-    layer = layer if isinstance(layer, nn.Module) else Calls(layer)
-    rf = receptive_field(nn.Sequential(conv(1, 4, 1, 0), layer), (1, 1, 16, 12))
-    assert rf.whole_image == [(name, "positions rearranged over all rows and columns of a 16 x 12 map")]
+def some_tokens(x):
+    return x.flatten(2)[..., 1:][..., None]
+
+
+def quadrants_as_a_batch(x):
+    n, c, h, w = x.shape
+    quadrants = x.view(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, h // 2, w // 2)
+    blurred = F.avg_pool2d(quadrants, 3, 1, 1).view(n, 2, 2, c, h // 2, w // 2)
+    return blurred.permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize("layer", [some_tokens, quadrants_as_a_batch])
+def test_rearranged_positions_are_the_whole_image_and_say_so(layer):
+    rf = receptive_field(nn.Sequential(conv(1, 4, 1, 0), Calls(layer)), (1, 1, 16, 12))
+    assert rf.whole_image == [("1", "positions rearranged over all rows and columns of a 16 x 12 map")]
     assert all(rf.mask(row, col).all() for row, col in np.ndindex(*rf.output_shape[2:]))
+
+
+# ------------------------------------------------------------------ windows
+
+
+def rolled(x):
+    return torch.roll(x, (2, -1), (2, 3))
+
+
+def block_means(x):
+    n, c, h, w = x.shape
+    return x.view(n, c, h // 4, 4, w // 2, 2).mean((3, 5))
+
+
+def by_einops(x):
+    tokens = einops.rearrange(x, "b c (h p) (w q) -> (b h w) (p q) c", p=4, q=2)
+    weights = torch.softmax(tokens @ tokens.mT, dim=-1)
+    return einops.rearrange(weights @ tokens, "(b h w) (p q) c -> b c (h p) (w q)", h=4, w=6, p=4)
+
+
+def patches_to_channels_by_einops(x):
+    return einops.rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=2, q=3)
+
+
+def one_row_of_every_window(x):
+    n, c, h, w = x.shape
+    return x.view(n, c, h // 4, 4, w)[:, :, :, 1].reshape(n, c, h // 4, w)
+
+
+class PaddedWindows(nn.Module):
+    """Windows of 5 on a map padded up to whole windows, with relative positions apart for rows and columns,
+    as in the encoder of Kirillov et al., "Segment anything", ICCV 2023."""
+
+    def __init__(self, side=5):
+        super().__init__()
+        self.side, self.relative = side, nn.Parameter(torch.randn(2, side, side, 4))
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        k, tall, wide = self.side, -h % self.side, -w % self.side
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, wide, 0, tall))
+        x = x.view(n, (h + tall) // k, k, (w + wide) // k, k, c).permute(0, 1, 3, 2, 4, 5).contiguous()
+        q = x.view(-1, k * k, c)
+        scores = (q @ q.transpose(-2, -1)).view(-1, k, k, k, k)
+        grid = q.view(-1, k, k, c)
+        scores = scores + torch.einsum("bhwc,hkc->bhwk", grid, self.relative[0])[..., None]
+        scores = scores + torch.einsum("bhwc,wkc->bhwk", grid, self.relative[1])[..., None, :]
+        q = scores.view(-1, k * k, k * k).softmax(-1) @ q
+        x = q.view(n, (h + tall) // k, (w + wide) // k, k, k, c).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(n, h + tall, w + wide, c)[:, :h, :w].permute(0, 3, 1, 2)
+
+
+class SwinBlocks(nn.Module):
+    """Four blocks of torchvision's Swin, every second one shifted, and one merging of patches."""
+
+    def __init__(self):
+        super().__init__()
+        swin_transformer = torchvision_models().swin_transformer
+        made = swin_transformer.SwinTransformer([1, 1], 4, [2, 2], [2, 2], [4, 4], stochastic_depth_prob=0.0)
+        self.blocks = nn.Sequential(*made.features[1:])
+
+    def forward(self, x):
+        return self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+WINDOWS = {
+    "attention": lambda: Attention(4),
+    "two sizes of windows": lambda: nn.Sequential(Attention(2), Attention(4)),
+    "shifted": lambda: nn.Sequential(Attention(4), Calls(rolled), Attention(4)),
+    "einops": lambda: Calls(by_einops),
+    "padded": PaddedWindows,
+    "swin": SwinBlocks,
+    "space to depth": lambda: Calls(space_to_depth),
+    "space to depth, einops": lambda: Calls(patches_to_channels_by_einops),
+    "block means": lambda: Calls(block_means),
+    "a row of every window": lambda: Calls(one_row_of_every_window),
+    "channels": lambda: Calls(lambda x: x.unflatten(2, (4, 4)).flatten(2, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_positions_in_a_window_see_each_other_and_only_each_other(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(1, 4), WINDOWS[kind]()).double().eval()
+    rf, image = receptive_field(model, (1, 1, 16, 12)), torch.rand(1, 1, 16, 12, dtype=torch.float64)
+    assert rf.whole_image == []
+    scores = model(image.requires_grad_()).square().sum(1)[0]
+    for row, col in np.ndindex(*scores.shape):
+        (slope,) = torch.autograd.grad(scores[row, col], image, retain_graph=True)
+        np.testing.assert_array_equal(rf.mask(row, col), (slope[0, 0] != 0).numpy())
+
+
+def test_swin_repeats_after_its_windows():
+    """Patches of 4, windows of 7 of them, three mergings: 4 x 7 x 8 pixels."""
+    with torch.device("meta"):
+        swin = torchvision_models().swin_t(weights=None)
+        model = nn.Sequential(swin.features, swin.permute).eval()
+    rf = receptive_field(model, (1, 3, 448, 1344))
+    assert rf.stride == (224, 224) and rf.step == (7, 7) and rf.whole_image == []
 
 
 def test_the_channels_of_a_layer_share_one_field():
