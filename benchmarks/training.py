@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from experiments.comparison import Turned
 from experiments.recipes import NETWORKS, RECIPES
-from utils.data import isbi2012, isbi2012_folder, micrographs, sixteen_and_four
+from utils.data import isbi2012, isbi2012_folder, micrographs
 from utils.metrics import mean_iou, pixel_accuracy
 from utils.networks import labels_of
 from utils.training import best_device, train
@@ -74,7 +74,7 @@ def main():
     budgets = [int(each) for each in sys.argv[1:]] or [60, 300]
     data = {"micrographs": ("unet", micrographs("train"), micrographs("test"))}
     if folder := isbi2012_folder():
-        data["real slices"] = ("real-unet", *sixteen_and_four(isbi2012(folder)))
+        data["real slices"] = ("real-unet", isbi2012(folder, "train"), isbi2012(folder, "test"))
     try:
         import segmentation_models_pytorch as smp
     except ModuleNotFoundError:

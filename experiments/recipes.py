@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from experiments.dense_transformer import DenseTransformerNet
 from experiments.lens import through_lenses
-from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs, sixteen_and_four
+from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs
 from utils.networks import SHIPPED, a_trous, command, weights_file
 from utils.training import train, write_weights
 from utils.windows import random_crops
@@ -54,7 +54,7 @@ def _real_slices():
             "the real micrographs are not here; fetch them with utils.data.isbi2012('data/isbi2012', "
             "download=True), or name their folder in the environment variable ISBI2012_DIR."
         )
-    return sixteen_and_four(isbi2012(folder))[0]
+    return isbi2012(folder, "train")
 
 
 def border_weights(labels, membrane=1, w0=10, sigma=5):

@@ -24,6 +24,7 @@ ISBI2012_URL = (
     "https://raw.githubusercontent.com/zhixuhao/unet/"
     "b45af4d458437d8281cc218a07fd4380818ece4a/data/membrane/train/"
 )
+ISBI2012_SPLITS = {"train": slice(16), "validation": slice(16, 20), "test": slice(20, 30)}
 ISBI2012_HASHES = DATA / "isbi2012.sha256"  # in the format of sha256sum
 
 
@@ -50,7 +51,7 @@ def micrographs(split="train"):
     return _pictures(*_paired(folder, remedy), MICROGRAPH_GREYS)
 
 
-def isbi2012(root, download=False):
+def isbi2012(root, split=None, download=False):
     """Real electron micrographs with their membranes, from the ISBI 2012 segmentation challenge.
 
     A series of slices through the ventral nerve cord of a fruit fly larva, 512 x 512 pixels each, with every
@@ -61,6 +62,8 @@ def isbi2012(root, download=False):
     Args:
         root: folder with `image/0.png`, `image/1.png`, ... and `label/0.png`, `label/1.png`, ... (any number
             of pairs), or else with the challenge's own `train-volume.tif` and `train-labels.tif`.
+        split: "train" for the first sixteen slices, "validation" for the next four, on which all choices are
+            made, "test" for the last ten, read once for the number that is told; None for all there are.
         download: first fetch the 30 slices as PNG into `root`. Only files that are missing, or whose SHA-256
             is not the pinned one, are fetched; each appears under its name only when complete and checked.
 
@@ -69,32 +72,36 @@ def isbi2012(root, download=False):
 
     Raises:
         FileNotFoundError: there is nothing to read, or one of the two TIFF files is missing.
-        ValueError: images and labels do not belong together, or a file is not what it should be.
+        ValueError: there is no such split, or too few slices for one; images and labels do not belong
+            together, or a file is not what it should be.
         ConnectionError: the download stopped. What has arrived stays; call again for the rest.
     """
+    if split is not None and split not in ISBI2012_SPLITS:
+        raise ValueError(f"There is no split {split!r}; choose one of {', '.join(ISBI2012_SPLITS)}.")
     root = Path(root).expanduser()
     if download:
         _download(root)
+    part = ISBI2012_SPLITS.get(split, slice(None))
     remedy = "check the path, or fetch the pictures with `isbi2012(root, download=True)`"
     stacks = root / "train-volume.tif", root / "train-labels.tif"
     if (root / "image").exists() or not any(stack.exists() for stack in stacks):
-        return _pictures(*_paired(root, remedy), ISBI2012_GREYS)
+        images, labels = _paired(root, remedy)
+        _check_thirty(root, split, len(images))
+        return _pictures(images[part], labels[part], ISBI2012_GREYS)
     for stack in stacks:
         if not stack.exists():
             raise FileNotFoundError(f"{stack} does not exist, expected it beside the other stack; {remedy}.")
-    return _pictures(*([stack] for stack in stacks), ISBI2012_GREYS)
+    pictures = _pictures(*([stack] for stack in stacks), ISBI2012_GREYS)
+    _check_thirty(root, split, len(pictures.images))
+    return Pictures(pictures.images[part], pictures.labels[part], pictures.classes)
 
 
-def sixteen_and_four(slices):
-    """The first sixteen slices of `isbi2012` to train on, and the next four to test on: (train, test)."""
-    if len(slices.images) < 20:
+def _check_thirty(root, split, count):
+    if split is not None and count != 30:
         raise ValueError(
-            f"there are {len(slices.images)} slices, expected at least 20, sixteen to train on and four to "
-            "test on; fetch all of them with `isbi2012(root, download=True)`."
+            f"{root} holds {count} slices, expected all 30 to take the split {split!r}; fetch the rest with "
+            "`isbi2012(root, download=True)`."
         )
-    parts = slice(16), slice(16, 20)
-    copies = ((slices.images[part].clone(), slices.labels[part].clone()) for part in parts)  # not all thirty
-    return tuple(Pictures(*pair, slices.classes) for pair in copies)
 
 
 def isbi2012_folder():

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error
+from skimage.metrics import variation_of_information as skimage_variation
 from skimage.segmentation import expand_labels
 
 
@@ -29,9 +30,11 @@ def confusion(prediction, label, classes, ignore_index=None):
     if prediction.shape != label.shape:
         shapes = f"the prediction {tuple(prediction.shape)}, the label {tuple(label.shape)}"
         raise ValueError(f"The shapes differ: {shapes}; compare `scores.argmax(dim=1)` with the label.")
-    counted = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
-    truth = _class_numbers("label", label[counted], classes)
-    guess = _class_numbers("prediction", prediction[counted], classes)
+    if ignore_index is not None:
+        counted = label != ignore_index
+        prediction, label = prediction[counted], label[counted]
+    truth = _class_numbers("label", label, classes).flatten()
+    guess = _class_numbers("prediction", prediction, classes).flatten()
     return torch.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
 
 
@@ -77,12 +80,28 @@ def rand_score(predicted_membrane, true_membrane):
 
     This follows the foreground-restricted Rand score of Arganda-Carreras et al., "Crowdsourcing the creation
     of image segmentation algorithms for connectomics", Frontiers in Neuroanatomy 9:142 (2015). The
-    challenge's program takes the best of several thresholds and thins membranes instead of growing cells: so
-    compare these scores with each other, not with its table.
+    challenge's program takes the best of many thresholds, which is the caller's part here, and thins
+    membranes instead of growing cells: so compare these scores with each other, not with its table.
 
     Masks are (H, W) bool, True on membranes. Raises TypeError where one is not bool, ValueError where the
     shapes differ or are not (H, W), or no pixel is inside a true cell.
     """
+    error, _precision, _recall = adapted_rand_error(*_cells(predicted_membrane, true_membrane))
+    return float(1 - error)
+
+
+def variation_of_information(predicted_membrane, true_membrane):
+    """How much the predicted cells and the true ones leave open about each other, in bits; 0 is perfect.
+
+    The entropy of the predicted cells, given the true one (cells that were split), plus that of the true
+    cells, given the predicted one (cells that were merged): Meila, "Comparing clusterings by the variation of
+    information", COLT 2003. Cells, masks and errors as in `rand_score`.
+    """
+    return float(sum(skimage_variation(*_cells(predicted_membrane, true_membrane), ignore_labels=[0])))
+
+
+def _cells(predicted_membrane, true_membrane):
+    """True cells (H, W), 0 on membranes, which are left out of the scores; and predicted cells, grown."""
     predicted, true = np.asarray(predicted_membrane), np.asarray(true_membrane)
     if predicted.dtype != bool or true.dtype != bool:
         raise TypeError(
@@ -93,10 +112,7 @@ def rand_score(predicted_membrane, true_membrane):
         raise ValueError(f"The masks are {shapes}, expected the same (H, W); score one picture at a time.")
     if true.all():
         raise ValueError("The true membranes cover every pixel, expected at least one cell between them.")
-    true_cells, _ = ndimage.label(~true)  # 0 on membranes: left out of the score
-    cells = expand_labels(ndimage.label(~predicted)[0], distance=np.inf)
-    error, _precision, _recall = adapted_rand_error(true_cells, cells)
-    return float(1 - error)
+    return ndimage.label(~true)[0], expand_labels(ndimage.label(~predicted)[0], distance=np.inf)
 
 
 def _class_numbers(name, values, classes):

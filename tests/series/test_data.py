@@ -43,10 +43,14 @@ def pairs(tmp_path):
 @pytest.fixture
 def stacks(pairs):
     """The same pictures as `pairs`, in the challenge's form."""
+    return stacked(pairs, NUMBERS)
+
+
+def stacked(pairs, numbers):
     folder = pairs.parent / "stacks"
     folder.mkdir()
     for kind, name in (("image", "train-volume.tif"), ("label", "train-labels.tif")):
-        first, *rest = (Image.open(pairs / kind / f"{number}.png") for number in NUMBERS)
+        first, *rest = (Image.open(pairs / kind / f"{number}.png") for number in numbers)
         first.save(folder / name, save_all=True, append_images=rest)
         for page in (first, *rest):
             page.close()
@@ -432,20 +436,24 @@ def test_real_pictures_are_never_committed():
     assert "data/isbi2012/" in ignored
 
 
-def slices(count):
-    return data.Pictures(
-        torch.arange(float(count)).view(count, 1, 1, 1), torch.arange(count).view(count, 1, 1), ("a", "b")
-    )
+@pytest.fixture(params=["png", "tiff"])
+def thirty(request, tmp_path):
+    write_pairs(tmp_path / "thirty", (255, 0), range(30))
+    return tmp_path / "thirty" if request.param == "png" else stacked(tmp_path / "thirty", range(30))
 
 
-@pytest.mark.parametrize("count", [20, 30])
-def test_sixteen_and_four_share_no_slice(count):
-    train, test = data.sixteen_and_four(slices(count))
-    assert train.labels.flatten().tolist() == train.images.flatten().tolist() == [*range(16)]
-    assert test.labels.flatten().tolist() == test.images.flatten().tolist() == [*range(16, 20)]
-    assert train.classes == test.classes == ("a", "b")
+def test_the_splits_of_the_real_slices_share_none(thirty):
+    found = {split: data.isbi2012(thirty, split) for split in ("train", "validation", "test", None)}
+    numbers = {split: (255 * part.images[:, 0, 0, 0]).round().int().tolist() for split, part in found.items()}
+    assert numbers == {
+        "train": [*range(16)], "validation": [*range(16, 20)], "test": [*range(20, 30)], None: [*range(30)]
+    }  # fmt: skip
+    assert all(len(part.labels) == len(part.images) for part in found.values())
 
 
-def test_sixteen_and_four_needs_twenty():
-    with pytest.raises(ValueError, match="there are 19 slices, expected at least 20"):
-        data.sixteen_and_four(slices(19))
+def test_a_split_needs_all_thirty_slices(pairs, stacks):
+    for folder in (pairs, stacks):
+        with pytest.raises(ValueError, match=r"holds . slices, expected all 30 .* 'test'.* download=True"):
+            data.isbi2012(folder, "test")
+    with pytest.raises(ValueError, match="There is no split 'tests'; choose one of train, validation, test"):
+        data.isbi2012(pairs, "tests")

@@ -8,7 +8,14 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from utils.data import isbi2012, isbi2012_folder
-from utils.metrics import confusion, iou_per_class, mean_iou, pixel_accuracy, rand_score
+from utils.metrics import (
+    confusion,
+    iou_per_class,
+    mean_iou,
+    pixel_accuracy,
+    rand_score,
+    variation_of_information,
+)
 
 LABEL = torch.tensor([[0, 0, 1], [1, 1, 2]])
 PREDICTION = torch.tensor([[0, 1, 1], [1, 0, 1]])
@@ -113,6 +120,18 @@ def test_gap_of_one_pixel_merges_two_cells():
     together = 4 * 400 * 399
     assert rand_score(thin, four_cells()) == pytest.approx(2 * together / (together + together + 2 * 400**2))
     assert np.mean(thin != four_cells()) < 0.1
+
+
+def test_variation_of_information_by_hand():
+    """Of four equal cells, two are merged, one bit for half of the pixels; then one is halved."""
+    thin = np.zeros((43, 43), dtype=bool)
+    thin[21] = thin[:, 21] = True
+    assert variation_of_information(thin, four_cells()) == pytest.approx(0, abs=1e-12)
+    thin[10, 21] = False
+    assert variation_of_information(thin, four_cells()) == pytest.approx(0.5)
+    halved = four_cells()
+    halved[:20, 9:11] = True  # grown, both halves are 10 columns wide
+    assert variation_of_information(halved, four_cells()) == pytest.approx(0.25)
 
 
 def test_one_line_too_many_splits_a_cell():
