@@ -64,16 +64,14 @@ def isbi2012(root, split=None, download=False):
             of pairs), or else with the challenge's own `train-volume.tif` and `train-labels.tif`.
         split: "train" for the first sixteen slices, "validation" for the next four, on which all choices are
             made, "test" for the last ten, read once for the number that is told; None for all there are.
-        download: first fetch the 30 slices as PNG into `root`. Only files that are missing, or whose SHA-256
-            is not the pinned one, are fetched; each appears under its name only when complete and checked.
+        download: first fetch the slices as PNG into `root`: those that are missing, or whose SHA-256 is not
+            the pinned one. Each appears under its name only when complete and checked.
 
-    Returns:
-        Pictures in the order of the slices, with the classes "cell interior" and "membrane".
+    Returns Pictures in the order of the slices, with the classes "cell interior" and "membrane".
 
     Raises:
         FileNotFoundError: there is nothing to read, or one of the two TIFF files is missing.
-        ValueError: there is no such split, or too few slices for one; images and labels do not belong
-            together, or a file is not what it should be.
+        ValueError: there is no such split, too few slices for one, or a file is not what it should be.
         ConnectionError: the download stopped. What has arrived stays; call again for the rest.
     """
     if split is not None and split not in ISBI2012_SPLITS:
@@ -105,11 +103,7 @@ def _check_thirty(root, split, count):
 
 
 def isbi2012_folder():
-    """The folder with the ISBI 2012 pictures on this machine, or None.
-
-    The environment variable ISBI2012_DIR names it; without one it is `data/isbi2012`, the place to download
-    to.
-    """
+    """The folder with the ISBI 2012 pictures, or None: what ISBI2012_DIR names, else `data/isbi2012`."""
     if os.environ.get("ISBI2012_DIR"):
         return Path(os.environ["ISBI2012_DIR"])
     folder = DATA / "isbi2012"

@@ -15,17 +15,12 @@ def confusion(prediction, label, classes, ignore_index=None):
     """Count the pixels of every true class (row) that were given every class (column).
 
     Args:
-        prediction: integer tensor of class numbers.
-        label: the true class numbers, in the same shape.
+        prediction, label: class numbers found and true, of one shape.
         classes: how many classes there are.
         ignore_index: value of `label` that means "no truth here"; such pixels are not counted.
 
-    Returns:
-        (classes, classes) int64 tensor, in pixels.
-
-    Raises:
-        TypeError: a tensor holds floating-point numbers, such as scores.
-        ValueError: the shapes differ, or a value is not a class number.
+    Returns (classes, classes) int64, in pixels. Raises TypeError where a tensor holds floating-point numbers,
+    such as scores; ValueError where the shapes differ, or a value is not a class number.
     """
     if prediction.shape != label.shape:
         shapes = f"the prediction {tuple(prediction.shape)}, the label {tuple(label.shape)}"
@@ -72,16 +67,14 @@ def pixel_accuracy(prediction, label, classes, ignore_index=None):
 def rand_score(predicted_membrane, true_membrane):
     """Do the predicted membranes separate the right cells? 1 is perfect.
 
-    Cells are the 4-connected components of all pixels but membranes. Predicted cells are then grown until
-    they meet, so that the thickness of a membrane does not count. Of all pairs of pixels inside true cells,
+    Cells are the 4-connected components of all pixels but membranes; predicted cells are grown until they
+    meet, so that the thickness of a membrane does not count. Of all pairs of pixels inside true cells,
     precision is the share of those in one predicted cell that are in one true cell, recall the share of those
-    in one true cell that are in one predicted cell, and the score their harmonic mean. A gap of one pixel
-    merges two cells, and costs much here and next to nothing in pixel accuracy.
+    in one true cell that are in one predicted cell, and the score their harmonic mean.
 
-    This follows the foreground-restricted Rand score of Arganda-Carreras et al., "Crowdsourcing the creation
-    of image segmentation algorithms for connectomics", Frontiers in Neuroanatomy 9:142 (2015). The
-    challenge's program takes the best of many thresholds, which is the caller's part here, and thins
-    membranes instead of growing cells: so compare these scores with each other, not with its table.
+    This is the foreground-restricted Rand score of Arganda-Carreras et al., "Crowdsourcing the creation of
+    image segmentation algorithms for connectomics", Frontiers in Neuroanatomy 9:142 (2015). Its program takes
+    the best of many thresholds, here the caller's part, and thins membranes: compare with each other only.
 
     Masks are (H, W) bool, True on membranes. Raises TypeError where one is not bool, ValueError where the
     shapes differ or are not (H, W), or no pixel is inside a true cell.
@@ -91,11 +84,11 @@ def rand_score(predicted_membrane, true_membrane):
 
 
 def variation_of_information(predicted_membrane, true_membrane):
-    """How much the predicted cells and the true ones leave open about each other, in bits; 0 is perfect.
+    """How many bits predicted and true cells leave open about each other; 0 is perfect.
 
-    The entropy of the predicted cells, given the true one (cells that were split), plus that of the true
-    cells, given the predicted one (cells that were merged): Meila, "Comparing clusterings by the variation of
-    information", COLT 2003. Cells, masks and errors as in `rand_score`.
+    The entropy of predicted cells given the true ones (what was split), plus that of true cells given the
+    predicted ones (what was merged): Meila, "Comparing clusterings by the variation of information", COLT
+    2003. Cells, masks and errors as in `rand_score`.
     """
     return float(sum(skimage_variation(*_cells(predicted_membrane, true_membrane), ignore_labels=[0])))
 

@@ -14,7 +14,7 @@ Every network takes images (N, C, H, W) with values in [0, 1], of `channels` cha
 import math
 from copy import deepcopy
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from safetensors.torch import load_file
@@ -195,20 +195,20 @@ class DeconvNet(nn.Module):
         self.side = side
         widths = [channels, *(width * factor for factor in (1, 2, 4, 4, 4))]
         self.down = nn.ModuleList(
-            nn.Sequential(*_normed(nn.Conv2d, before, after), *_normed(nn.Conv2d, after, after))
+            nn.Sequential(*_layer(nn.Conv2d, before, after), *_layer(nn.Conv2d, after, after))
             for before, after in pairwise(widths)
         )
         self.code = nn.Sequential()
         if code is not None:
             deepest, left = widths[-1], side // 32
             self.code = nn.Sequential(
-                *_normed(nn.Conv2d, deepest, code, kernel_size=left, padding=0),
-                *_normed(nn.Conv2d, code, code, kernel_size=1, padding=0),
-                *_normed(nn.ConvTranspose2d, code, deepest, kernel_size=left, padding=0),
+                *_layer(nn.Conv2d, deepest, code, kernel_size=left, padding=0),
+                *_layer(nn.Conv2d, code, code, kernel_size=1, padding=0),
+                *_layer(nn.ConvTranspose2d, code, deepest, kernel_size=left, padding=0),
             )
         backwards = [*widths[:0:-1], width]
         self.up = nn.ModuleList(
-            nn.Sequential(*_normed(nn.ConvTranspose2d, n, n), *_normed(nn.ConvTranspose2d, n, after))
+            nn.Sequential(*_layer(nn.ConvTranspose2d, n, n), *_layer(nn.ConvTranspose2d, n, after))
             for n, after in pairwise(backwards)
         )
         self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
@@ -232,8 +232,9 @@ class DeconvNet(nn.Module):
         return self.scores(image)
 
 
-def _normed(kind, before, after, kernel_size=3, padding=1):
-    return kind(before, after, kernel_size, padding=padding), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+def _layer(kind, before, after, kernel_size=3, padding=1, batch_norm=True):
+    norm = [nn.BatchNorm2d(after)] if batch_norm else []
+    return kind(before, after, kernel_size, padding=padding), *norm, nn.ReLU(inplace=True)
 
 
 class UNet(nn.Module):
@@ -307,12 +308,8 @@ class UNet(nn.Module):
 
 
 def _two_convolutions(before, after, padding, batch_norm=False):
-    layers = []
-    for n in (before, after):
-        layers += [nn.Conv2d(n, after, 3, padding=padding)]
-        layers += [nn.BatchNorm2d(after)] if batch_norm else []
-        layers += [nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+    layers = (_layer(nn.Conv2d, n, after, padding=padding, batch_norm=batch_norm) for n in (before, after))
+    return nn.Sequential(*chain.from_iterable(layers))
 
 
 def _middle(larger, smaller):
@@ -384,9 +381,7 @@ def trained(name, seed=0):
         name: one of SHIPPED, such as "patch-65".
         seed: of the training; the networks that the series compares come with the seeds 0, 1 and 2.
 
-    Raises:
-        ValueError: there is no such network.
-        FileNotFoundError: its weights are missing.
+    Raises ValueError where there is no such network, FileNotFoundError where its weights are missing.
     """
     if name not in SHIPPED:
         raise ValueError(f"there is no network called {name!r}; choose one of {', '.join(SHIPPED)}.")

@@ -17,8 +17,7 @@ def panels(pictures, classes=(), width=3.2):
         classes: names of the classes of the label maps, for colours and legend.
         width: width of one panel in inches.
 
-    Returns:
-        figure, axes: the figure, and one matplotlib Axes for every picture.
+    Returns the figure, and one matplotlib Axes for every picture.
     """
     figure, axes = plt.subplots(
         1, len(pictures), figsize=(width * len(pictures), width + 0.5), squeeze=False, layout="constrained"
