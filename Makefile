@@ -38,7 +38,7 @@ wheel: ## build the wheel, and run the instrument's tests where nothing else of 
 	@./install.sh lock
 	@rm -rf .venv-wheel && $(python) -m uv venv --quiet --clear --python $(python) .venv-wheel
 	$(python) -m uv build --quiet --wheel --out-dir .venv-wheel/dist
-	$(python) -m uv pip install --quiet --python .venv-wheel/bin/python .venv-wheel/dist/*.whl pytest hypothesis
+	$(python) -m uv pip install --quiet --python .venv-wheel/bin/python .venv-wheel/dist/*.whl pytest hypothesis einops
 	@cp -R tests/instrument .venv-wheel/tests
 	cd .venv-wheel/tests && OMP_NUM_THREADS=1 ../bin/python -m pytest -q -p no:cacheprovider .
 
