@@ -110,7 +110,7 @@ def _round_corners(regions, scale):
 
 
 def _folded(rng, to_membrane):
-    """Masks of the mitochondria and of the stacks without an outline; distance in pixels to the nearest fold."""
+    """Masks of mitochondria and of stacks without an outline; distance in pixels to the nearest fold."""
     fine = len(to_membrane)
     points = np.indices((fine, fine), dtype=float)
     mitochondrion, stack = np.zeros((2, fine, fine), bool)

@@ -9,14 +9,13 @@ whole pictures, because the warp is one of the whole picture, in the same order,
 How much slower the localisation network learns than the rest is chosen first, on validation pictures.
 """
 
-import json
 from functools import partial
 
 import torch
 
-from experiments import write_whole
 from experiments.dense_transformer import DenseTransformerNet, lattice
 from experiments.lens import through_lens, through_lenses
+from experiments.results import once, stored
 from utils.data import DATA, Pictures, micrographs
 from utils.metrics import confusion, iou_per_class
 from utils.networks import UNet, labels_of
@@ -86,18 +85,18 @@ def trial(kind, name, seed, factor, split, steps=STEPS):
     return {"iou": quality(network, judged).tolist(), "moved": moved(network, judged)}
 
 
-def chosen(stored):
+def chosen(found):
     """The factor of SLOWER with the best mean IoU on validation pictures through the lens."""
-    return max(SLOWER, key=lambda factor: sum(stored[f"choose, {factor}"]["iou"]))
+    return max(SLOWER, key=lambda factor: sum(found[f"choose, {factor}"]["iou"]))
 
 
 def results(what="iou"):
     """The stored measurements: (set, network) -> (seeds, classes) for "iou", (seeds,) for "moved"."""
-    stored = _stored()
-    if len(stored) < len(SLOWER) + len(CASES) * len(SEEDS):
+    found = stored(RESULTS)
+    if len(found) < len(SLOWER) + len(CASES) * len(SEEDS):
         raise FileNotFoundError(f"{RESULTS} is not complete; go on with `python -m experiments.trial`.")
     return {
-        (kind, name): torch.tensor([stored[f"{kind}, {name}, seed {seed}"][what] for seed in SEEDS])
+        (kind, name): torch.tensor([found[f"{kind}, {name}, seed {seed}"][what] for seed in SEEDS])
         for kind, name in CASES
     }
 
@@ -107,26 +106,13 @@ def interval(values):
     return values.mean().item(), 2.776 * (values.std() / len(values) ** 0.5).item()
 
 
-def _stored():
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-
-
-def measure(key, *arguments):
-    """Do a trial, unless it is done, and keep its result."""
-    if key in _stored():
-        return
-    print(key, flush=True)
-    found = trial(*arguments)
-    write_whole(RESULTS, json.dumps(_stored() | {key: found}, indent=1) + "\n")
-
-
 def main():
     for factor in SLOWER:
-        measure(f"choose, {factor}", "lens", "DTN", 0, factor, "validation")
-    factor = chosen(_stored())
+        once(RESULTS, f"choose, {factor}", partial(trial, "lens", "DTN", 0, factor, "validation"))
+    factor = chosen(stored(RESULTS))
     for seed in SEEDS:
         for kind, name in CASES:
-            measure(f"{kind}, {name}, seed {seed}", kind, name, seed, factor, "test")
+            once(RESULTS, f"{kind}, {name}, seed {seed}", partial(trial, kind, name, seed, factor, "test"))
     for (kind, name), classes in results().items():
         print("{}, {}: mean IoU {:.3f} ± {:.3f}".format(kind, name, *interval(classes.mean(dim=1))))
 
