@@ -55,7 +55,7 @@ def test_image_and_label_are_sampled_at_the_same_place(axis):
         return mean_iou(moved.argmax(1), pictures.labels, 3)
 
     before, here, after = map(quality, (-0.25, 0, 0.25))
-    best = 0.25 * (before - after) / (before - 2 * here + after) / 2  # where a parabola through them is highest
+    best = 0.25 * (before - after) / (before - 2 * here + after) / 2  # of a parabola
     assert abs(best) < 0.1, f"the scores fit best {best:.2f} pixels away"
 
 
