@@ -124,7 +124,7 @@ class Layout(NamedTuple):
             axes = [axis for axis in (dim + 2, -1 - dim) if not places[axis]][:1]
         if len(axes) != 1:  # channels, or rows and columns in one dimension
             return (self.fold() if axes else self)._replace(shape=tuple(shape))
-        (axis,), taps, after = axes, [None, None], 1
+        (axis,), taps = axes, [None, None]
         own = list(places[axis] or [Place(dim, self.map.size[axis])])
         number, *more = [i for i, place in enumerate(own) if place.dim == dim]
         if more:

@@ -17,7 +17,6 @@ TOLD = {
     "experiments/comparison.py": {"quality", "patch", "seconds_per_image", "table", "figure"},
     "experiments/trial.py": {"tests"},
     "benchmarks/training.py": {"main"},
-    "benchmarks/tiled.py": set(),
 }
 
 
