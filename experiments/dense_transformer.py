@@ -9,8 +9,6 @@ Jun Li, Yongjun Chen, Lei Cai, Ian Davidson and Shuiwang Ji, "Dense transformer 
 `grid_sample` with align_corners=True.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +16,7 @@ from torch.nn import functional as F
 from utils.networks import UNet, check_divisible, he_initialise
 
 EMPTY = 1e-5  # a pixel of less weight than this was written by nobody
+NEAREST = 0.999  # how near to the border, at 1, control points start
 
 
 def lattice(height, width):
@@ -131,26 +130,28 @@ class DenseTransformerNet(UNet):
     and half way through the same level of the way up all is bent back (`decode`). What lies
     between, the deeper levels and this level's skip, sees the bent map.
 
-    Before training no control point moves, and the network is the U-Net it was made from. (The original
-    starts far from there; its localisation network takes the whole map unpooled, and one size only.)
+    A control point goes to the hyperbolic tangent of what the localisation network says, as in the released
+    code, so that none can leave the map. Before training none moves by more than a thousandth of half the
+    map. (The original starts far from there; its localisation network takes the whole map unpooled, and one
+    size only.)
 
     Args:
         depth, width, widest, classes, channels: as in UNet.
         level: of the warp; maps are 2 to the level times smaller than the image, 8 times as in the code.
         points: control points along one side.
-        reach: how far at most a control point moves, where 2 is the width of the map. (The original has no
-            such bound.)
+        bounded: False adds what the localisation network says to the lattice, and control points may go
+            anywhere. That is ours, not the original: a trial of what the bound is good for.
 
     Raises:
         ValueError: there is no such level on both ways, or the image, or a given warp, has a size that does
             not fit.
     """
 
-    def __init__(self, depth=4, width=8, classes=3, channels=1, widest=24, level=3, points=4, reach=math.inf):
+    def __init__(self, depth=4, width=8, classes=3, channels=1, widest=24, level=3, points=4, bounded=True):
         super().__init__(depth, width, classes, channels, widest=widest)
         if not 0 <= level < depth:
             raise ValueError(f"level is {level}, expected one of 0 to {depth - 1}, which are on both ways.")
-        self.level, self.points, self.reach = level, points, reach
+        self.level, self.points, self.bounded = level, points, bounded
         self.localisation = nn.Sequential(
             nn.AdaptiveAvgPool2d(points),
             nn.Flatten(),
@@ -160,6 +161,8 @@ class DenseTransformerNet(UNet):
         )
         he_initialise(self.localisation)
         nn.init.zeros_(self.localisation[-1].weight)
+        if bounded:  # tanh never reaches the border, -1 and 1
+            self.localisation[-1].bias.data = (NEAREST * lattice(points, points)).atanh().flatten().float()
 
     def forward(self, image, positions=None):
         """Scores of an image, bent as the network predicts, or by given positions (N, h, w, 2)."""
@@ -188,10 +191,8 @@ class DenseTransformerNet(UNet):
         """The positions (N, h, w, 2) that the localisation network chooses for maps (N, C, h, w)."""
         height, width = maps.shape[-2:]
         spline = thin_plate(self.points, height, width).to(maps)
-        moved = self.localisation(maps).view(len(maps), -1, 2)
-        if self.reach < math.inf:
-            moved = self.reach * moved.tanh()
-        targets = lattice(self.points, self.points).to(maps) + moved
+        said = self.localisation(maps).view(len(maps), -1, 2)
+        targets = said.tanh() if self.bounded else lattice(self.points, self.points).to(maps) + said
         return spline.expand(len(maps), -1, -1).bmm(targets).view(-1, height, width, 2)
 
     def positions(self, image):

@@ -32,6 +32,7 @@ class Recipe(NamedTuple):
     pictures: Callable[[], Pictures] = lambda: micrographs("train")
     loss: Callable = F.cross_entropy
     learning_rate: float = 3e-3
+    slower: dict[str, float] | None = None  # part of the network -> factor of its rate
 
 
 def _patch_recipe(window, **others):
@@ -110,7 +111,9 @@ RECIPES = {
     "real-fcn-8s": _crop_recipe(bend=4, pictures=_real_slices),
     "real-deconvnet": _crop_recipe(bend=4, pictures=_real_slices),
     "real-unet": _crop_recipe(bend=4, pictures=_real_slices, steps=10_000, learning_rate=1e-2),
-    "dtn": Recipe(lambda pictures: through_lenses(random_crops(pictures, 256, batch=2))),
+    "dtn": Recipe(  # its factor is the one that `experiments.trial` chose
+        lambda pictures: through_lenses(random_crops(pictures, 256, batch=2)), slower={"localisation": 0.1}
+    ),
 }
 NETWORKS = SHIPPED | {"dtn": DenseTransformerNet}
 
@@ -133,8 +136,8 @@ def train_and_store(name, seed=0):
     learner = recipe.form(network)
     path.parent.mkdir(exist_ok=True)
     draw, checkpoint = recipe.draw(recipe.pictures()), path.with_suffix(".checkpoint")
-    rate = recipe.learning_rate
-    train(learner, draw, recipe.steps, rate, seed=seed, loss=recipe.loss, checkpoint=checkpoint)
+    options = {"seed": seed, "loss": recipe.loss, "checkpoint": checkpoint, "slower": recipe.slower}
+    train(learner, draw, recipe.steps, recipe.learning_rate, **options)
     if learner is not network:
         for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
             weight.data = learned.data.reshape(weight.shape)

@@ -3,8 +3,12 @@
 One pen draws every dark line: cell membranes and the outlines of mitochondria alike, and a little paler the
 folds inside them (cristae), and the strands and vesicles that float in the cytoplasm. Seen through a small
 window a mitochondrion's outline is therefore a membrane, and its inside is cytoplasm. Only the surroundings
-tell them apart: a closed outline of the right size, folds inside it, and the same cell all round. That is
-what makes a patch's size matter.
+tell them apart: a closed outline of the right size, folds inside it, and the same cell all round. Stacks of
+the same folds that nothing encloses (as in a Golgi apparatus) belong to the cytoplasm: in the middle of a
+large one, the outline that is missing is twenty pixels away. That is what makes a patch's size matter.
+
+A real section is some tens of nanometres thick, and where a membrane passes through it at a slant, its
+shadow is wide and pale. So are all lines here, in places.
 
     python -m experiments.tissue data/micrographs      writes the shipped pictures again, bit for bit
 """
@@ -41,29 +45,34 @@ def tissue(seed, size=256):
     cell, gap = _cells(rng, fine)
     to_membrane = _distance_to_edge(cell)
     to_membrane[gap] = 0.0  # what lies between the cells is as dark as their membranes
-    mitochondrion, to_outline, to_crista = _mitochondria(rng, to_membrane)
-    room = np.where(mitochondrion, 0.0, np.minimum(to_membrane, to_outline))
+    mitochondrion, stack, to_crista = _folded(rng, to_membrane)
+    to_outline = _distance_to_edge(mitochondrion)
+    room = np.where(mitochondrion | stack, 0.0, np.minimum(to_membrane, to_outline))
 
     cytoplasm = rng.normal(0.0, 9.0, cell.max() + 1)[cell] + 6.0 * _smooth_noise(rng, fine, 9.0)
-    # A mitochondrion's ground is drawn from the same range of greys as the cells': its own, a little darker.
-    ground = np.where(mitochondrion, cytoplasm - 9.0, cytoplasm)
+    # The ground between folds is drawn from the same range of greys as the cells': its own, a little darker.
+    ground = np.where(mitochondrion | stack, cytoplasm - 9.0, cytoplasm)
+    slant = 1.0 + 2.0 * np.clip(_smooth_noise(rng, fine, 16.0) - 0.7, 0.0, 1.0)
     ink = np.maximum.reduce(
         [
-            _pen(to_membrane),
-            _pen(to_outline),
+            _pen(to_membrane, slant),
+            _pen(to_outline, slant),
             0.75 * _pen(to_crista),
             0.85 * _pen(_strands(rng, room)),
             0.75 * _pen(_vesicles(rng, room)),
         ]
     )
+    ink[gap] = 1.0
     clean = 158.0 + ground - 100.0 * ink * (1.0 + 0.12 * _smooth_noise(rng, fine, 6.0))
     image = _shrink(clean) + 7.0 * _smooth_noise(rng, size, size / 6)  # uneven staining
     image += 17.0 * _smooth_noise(rng, size, 0.7)  # grain
 
-    label = np.full((fine, fine), CYTOPLASM, np.uint8)
-    label[to_membrane < LINE] = MEMBRANE
-    label[mitochondrion | (to_outline < LINE)] = MITOCHONDRION
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), label[::FINE, ::FINE]
+    in_mitochondrion = mitochondrion | (to_outline < LINE)
+    membrane = (to_membrane < LINE) & ~in_mitochondrion
+    # A pixel has the class of most of its block, as its grey is the mean of the block.
+    shares = [_shrink(region) for region in (~membrane & ~in_mitochondrion, membrane, in_mitochondrion)]
+    label = np.array([CYTOPLASM, MEMBRANE, MITOCHONDRION], np.uint8)[np.argmax(shares, axis=0)]
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
 
 
 def _cells(rng, fine):
@@ -100,17 +109,17 @@ def _round_corners(regions, scale):
     return rounded
 
 
-def _mitochondria(rng, to_membrane):
-    """Mask of the mitochondria; distance in pixels to their outline; distance to the nearest fold inside."""
+def _folded(rng, to_membrane):
+    """Masks of mitochondria and of stacks without an outline; distance in pixels to the nearest fold."""
     fine = len(to_membrane)
     points = np.indices((fine, fine), dtype=float)
-    inside = np.zeros((fine, fine), bool)
+    mitochondrion, stack = np.zeros((2, fine, fine), bool)
     to_crista = np.full((fine, fine), np.inf)
     wave = _smooth_noise(rng, fine, 10.0)
-    for _ in range(13):
-        short = rng.uniform(7.5, 12.5) * FINE
+    for number in range(18):
+        short = rng.uniform(8.0, 20.0) * FINE
         long = short * rng.uniform(1.1, 1.7)
-        clear = np.minimum(to_membrane * FINE, distance_transform_edt(~inside))
+        clear = np.minimum(to_membrane * FINE, distance_transform_edt(~(mitochondrion | stack)))
         clear = np.minimum(clear, _distance_to_frame(fine, reach=short))
         seats = np.flatnonzero(clear > short + 5.0 * FINE)
         if not len(seats):
@@ -119,13 +128,14 @@ def _mitochondria(rng, to_membrane):
         along, across = _turn(points, centre, rng.uniform(0, np.pi))
         body = np.hypot(along / long, across / short) + 0.09 * wave < 1.0
         body &= clear > 3.2 * FINE
-        inside |= body
+        kind = stack if number % 3 == 2 else mitochondrion
+        kind |= body
         spacing = rng.uniform(4.6, 6.2)
         fold = np.abs((along / FINE + 1.1 * wave) % spacing - spacing / 2)
         # Folds stop short of the outline, and one in a few is broken.
         deep = distance_transform_edt(body) > 2.2 * FINE
         to_crista = np.where(deep & (_smooth_noise(rng, fine, 8.0) > -0.9), fold, to_crista)
-    return inside, _distance_to_edge(inside), to_crista
+    return mitochondrion, stack, to_crista
 
 
 def _strands(rng, room):
@@ -153,9 +163,12 @@ def _vesicles(rng, room):
     return nearest
 
 
-def _pen(distance):
-    """Darkness, from 0 to 1, of a line at a distance in pixels from its middle: one pen for all."""
-    return np.exp(-((distance / 1.45) ** 2))
+def _pen(distance, slant=1.0):
+    """Darkness, from 0 to 1, of a line at a distance in pixels from its middle: one pen for all.
+
+    What is cut at a slant is as many times wider and as many times paler.
+    """
+    return np.exp(-((distance / 1.45 / slant) ** 2)) / slant
 
 
 def _distance_to_edge(regions):

@@ -123,18 +123,19 @@ class FCN(nn.Module):
     Args:
         stride: 32, 16 or 8, for FCN-32s, FCN-16s or FCN-8s: the stride of the finest stage that is scored.
         width: channels of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+        batch_norm: True normalises after every 3 x 3 convolution, which the paper did not.
 
     Raises ValueError where the stride is none of the three, or the image's height or width is no multiple
     of 32.
     """
 
-    def __init__(self, stride=8, classes=3, width=8, channels=1):
+    def __init__(self, stride=8, classes=3, width=8, channels=1, batch_norm=False):
         super().__init__()
         if stride not in (32, 16, 8):
             raise ValueError(f"stride is {stride}, expected 32, 16 or 8 as in FCN-32s, FCN-16s and FCN-8s.")
         widths = [channels, *(width * factor for factor in (1, 2, 4, 8, 8))]
         self.stages = nn.ModuleList(
-            nn.Sequential(*_two_convolutions(before, after, padding=1), nn.MaxPool2d(2))
+            nn.Sequential(*_two_convolutions(before, after, 1, batch_norm), nn.MaxPool2d(2))
             for before, after in pairwise(widths)
         )
         self.scored = [level for level in (4, 3, 2) if 2 ** (level + 1) >= stride]  # coarsest first
@@ -184,31 +185,33 @@ class DeconvNet(nn.Module):
         width: channels of the first stage; the next ones have 2, 4, 4 and 4 times as many.
         code: channels of the code. None leaves the code out, as SegNet does (Badrinarayanan, Kendall and
             Cipolla, 2015): then patches are local, and any multiple of 32 will do.
+        batch_norm: False leaves out what the paper has after every layer.
 
     Raises ValueError where side, or the image's size, is not as it should be.
     """
 
-    def __init__(self, side=128, classes=3, width=8, channels=1, code=64):
+    def __init__(self, side=128, classes=3, width=8, channels=1, code=64, batch_norm=True):
         super().__init__()
         if side < 32 or side % 32:
             raise ValueError(f"side is {side}, expected a multiple of 32; try {max(32, side // 32 * 32)}.")
         self.side = side
+        layer = partial(_layer, batch_norm=batch_norm)
         widths = [channels, *(width * factor for factor in (1, 2, 4, 4, 4))]
         self.down = nn.ModuleList(
-            nn.Sequential(*_layer(nn.Conv2d, before, after), *_layer(nn.Conv2d, after, after))
+            nn.Sequential(*layer(nn.Conv2d, before, after), *layer(nn.Conv2d, after, after))
             for before, after in pairwise(widths)
         )
         self.code = nn.Sequential()
         if code is not None:
             deepest, left = widths[-1], side // 32
             self.code = nn.Sequential(
-                *_layer(nn.Conv2d, deepest, code, kernel_size=left, padding=0),
-                *_layer(nn.Conv2d, code, code, kernel_size=1, padding=0),
-                *_layer(nn.ConvTranspose2d, code, deepest, kernel_size=left, padding=0),
+                *layer(nn.Conv2d, deepest, code, kernel_size=left, padding=0),
+                *layer(nn.Conv2d, code, code, kernel_size=1, padding=0),
+                *layer(nn.ConvTranspose2d, code, deepest, kernel_size=left, padding=0),
             )
         backwards = [*widths[:0:-1], width]
         self.up = nn.ModuleList(
-            nn.Sequential(*_layer(nn.ConvTranspose2d, n, n), *_layer(nn.ConvTranspose2d, n, after))
+            nn.Sequential(*layer(nn.ConvTranspose2d, n, n), *layer(nn.ConvTranspose2d, n, after))
             for n, after in pairwise(backwards)
         )
         self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
@@ -232,7 +235,7 @@ class DeconvNet(nn.Module):
         return self.scores(image)
 
 
-def _layer(kind, before, after, kernel_size=3, padding=1, batch_norm=True):
+def _layer(kind, before, after, kernel_size=3, padding=1, batch_norm=False):
     norm = [nn.BatchNorm2d(after)] if batch_norm else []
     return kind(before, after, kernel_size, padding=padding), *norm, nn.ReLU(inplace=True)
 

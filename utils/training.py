@@ -13,7 +13,9 @@ from utils import progress
 SAVE_EVERY = 100  # steps between two checkpoints
 
 
-def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy, checkpoint=None):
+def train(
+    network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy, checkpoint=None, slower=None
+):
     """Train a network in place with Adam; the same seed on the same machine gives the same weights.
 
     The learning rate rises for a tenth of the steps, then falls towards zero (`OneCycleLR`).
@@ -28,16 +30,18 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
         loss: function of scores and targets that gives one number.
         checkpoint: path. Where it holds an interrupted run of the same kind, that run goes on; otherwise a
             new one starts. It is replaced as a whole every 100 steps, and removed at the end.
+        slower: name of a part of the network -> the factor by which its learning rate is smaller.
 
     Returns the loss of every step of this call, a list of floats.
     """
     device = best_device()
     network.to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters())
+    groups, rates = _groups(network, learning_rate, slower or {})
+    optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+        optimizer, rates, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
-    kind = {"network": str(network), "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    kind = {"network": str(network), "steps": steps, "learning_rate": rates, "seed": seed}
     run = json.dumps(kind | {"loss": getattr(loss, "__name__", str(loss))})
     start = resume(checkpoint, run, network, optimizer, schedule) if checkpoint else 0
     random, losses = torch.Generator(), []
@@ -59,6 +63,15 @@ def train(network, draw, steps, learning_rate=3e-3, seed=0, loss=F.cross_entropy
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return losses
+
+
+def _groups(network, learning_rate, slower):
+    """Adam's parameter groups, and the highest learning rate of each."""
+    groups = {}
+    for name, weight in network.named_parameters():
+        factor = next((each for part, each in slower.items() if name.startswith(f"{part}.")), 1)
+        groups.setdefault(learning_rate * factor, []).append(weight)
+    return [{"params": weights} for weights in groups.values()], [*groups]
 
 
 def best_device():
@@ -100,7 +113,8 @@ def resume(path, run, network, optimizer, schedule):
             states.setdefault(int(number), {})[kind] = tensor
     network.load_state_dict({name[8:]: t for name, t in tensors.items() if name.startswith("network.")})
     schedule.load_state_dict(json.loads(metadata["schedule"]))
-    (group,) = optimizer.state_dict()["param_groups"]
-    group["lr"] = schedule.get_last_lr()[0]
-    optimizer.load_state_dict({"state": states, "param_groups": [group]})
+    groups = optimizer.state_dict()["param_groups"]
+    for group, rate in zip(groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
     return schedule.last_epoch
