@@ -7,6 +7,8 @@ norm      each network of chapter 5b with and without batch normalisation
 field     eight layers with as many weights and products, of which only the holes differ: so does the field
 decoder   U-Net's way down; then, with and without its skips, through fewer and fewer channels for each
           position of the coarsest map, and at last with fixed bilinear enlarging instead of a learned way up
+
+Where an arm is one of the networks of data/weights, which were trained alike, that one is measured.
 """
 
 import sys
@@ -18,7 +20,7 @@ from torch import nn
 from experiments.results import once, stored
 from utils.data import DATA, micrographs
 from utils.metrics import confusion, iou_per_class
-from utils.networks import FCN, DeconvNet, UNet, for_whole_images, he_initialise, labels_of
+from utils.networks import FCN, DeconvNet, UNet, for_whole_images, he_initialise, labels_of, trained
 from utils.training import train
 from utils.windows import random_crops
 
@@ -78,38 +80,54 @@ def crops_with_surroundings(side, pictures):
     return random_crops(pictures, 64, batch=4, margin=side // 2)
 
 
-NORM = {
-    "FCN-8s": FCN,
-    "DeconvNet": DeconvNet,
-    "DeconvNet without its code": partial(DeconvNet, code=None),
-    "U-Net without skips": partial(UNet, skips=False),
-    "U-Net": UNet,
-}
-# question -> what differs -> the network, and its batches
+def learned(make, draw=crops, steps=STEPS):
+    """A function of a seed: one network, trained as those of chapter 5b are, but for what `make` changes."""
+
+    def train_one(seed):
+        torch.manual_seed(seed)
+        network = make()
+        train(network, draw(micrographs("train")), steps, seed=seed)
+        return network
+
+    return train_one
+
+
+def shipped(name):
+    """A function of a seed: a network of data/weights, which was trained alike."""
+    return partial(trained, name)
+
+
+# question -> what differs -> a network for every seed
 QUESTIONS = {
     "norm": {
-        f"{name}, {'with' if norm else 'without'} batch norm": (partial(make, batch_norm=norm), crops)
-        for name, make in NORM.items()
-        for norm in (False, True)
+        "FCN-8s, without": shipped("fcn-8s"),
+        "FCN-8s, with": learned(partial(FCN, batch_norm=True)),
+        "DeconvNet, without": learned(partial(DeconvNet, batch_norm=False)),
+        "DeconvNet, with": shipped("deconvnet"),
+        "DeconvNet without its code, without": learned(partial(DeconvNet, code=None, batch_norm=False)),
+        "DeconvNet without its code, with": shipped("segnet"),
+        "U-Net without skips, without": shipped("unet-without-skips"),
+        "U-Net without skips, with": learned(partial(UNet, skips=False, batch_norm=True)),
+        "U-Net, without": shipped("unet"),
+        "U-Net, with": learned(partial(UNet, batch_norm=True)),
     },
     "field": {
-        f"{side} pixels": (partial(with_field, side), partial(crops_with_surroundings, side))
+        f"{side} pixels": learned(partial(with_field, side), partial(crops_with_surroundings, side))
         for side in HOLES
     },
     "decoder": {
-        "scores, enlarged": (enlarged, crops),
-        **{f"{n} channels, learned way up": (partial(through, n), crops) for n in (3, 8, 64)},
-        "64 channels and skips": (UNet, crops),
+        "scores, enlarged": learned(enlarged),
+        "3 channels, learned way up": learned(partial(through, 3)),
+        "8 channels, learned way up": learned(partial(through, 8)),
+        "64 channels, learned way up": shipped("unet-without-skips"),
+        "64 channels and skips": shipped("unet"),
     },
 }
 
 
-def measured(make, draw, seed, steps=STEPS):
-    """Train one network; its IoU of each class on the test pictures."""
-    torch.manual_seed(seed)
-    network, test = make(), micrographs("test")
-    train(network, draw(micrographs("train")), steps, seed=seed)
-    whole = for_whole_images(network)
+def measured(network):
+    """IoU of each class on the test pictures."""
+    whole, test = for_whole_images(network), micrographs("test")
     lost = 256 - labels_of(whole, test.images[:1]).shape[-1]  # an unpadded network needs a mirrored border
     whole = nn.Sequential(nn.ReflectionPad2d(lost // 2), whole)
     return iou_per_class(confusion(labels_of(whole, test.images), test.labels, len(test.classes))).tolist()
@@ -129,7 +147,11 @@ def main():
     for seed in SEEDS:
         for question in sys.argv[1:] or QUESTIONS:
             for name, arm in QUESTIONS[question].items():
-                once(RESULTS, f"{question}: {name}, seed {seed}", partial(measured, *arm, seed))
+                once(
+                    RESULTS,
+                    f"{question}: {name}, seed {seed}",
+                    lambda arm=arm, seed=seed: measured(arm(seed)),
+                )
     for question in sys.argv[1:] or QUESTIONS:
         for name, classes in results(question).items():
             print(f"{question}: {name}: mean IoU", *(f"{each:.3f}" for each in classes.mean(dim=1)))

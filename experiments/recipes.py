@@ -15,8 +15,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from experiments.dense_transformer import DenseTransformerNet
-from experiments.lens import through_lenses
+from experiments import trial
 from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs
 from utils.networks import SHIPPED, a_trous, command, weights_file
 from utils.training import train, write_weights
@@ -35,10 +34,10 @@ class Recipe(NamedTuple):
     slower: dict[str, float] | None = None  # part of the network -> factor of its rate
 
 
-def _patch_recipe(window, **others):
+def _patch_recipe(window, bend=0, **others):
     # Trained in its dense form, on all windows of a crop at once; chapter 3 shows that this is the same.
     return Recipe(
-        draw=lambda pictures: random_crops(pictures, 64, batch=4, margin=window // 2),
+        draw=lambda pictures: random_crops(pictures, 64, batch=4, margin=window // 2, bend=bend),
         form=a_trous,
         **others,
     )
@@ -99,6 +98,7 @@ def weighted_cross_entropy(scores, targets):
     return (losses * weights).sum() / weights.sum()
 
 
+REAL = {"steps": 3000, "bend": 4, "pictures": _real_slices}
 RECIPES = {
     **{f"patch-{window}": _patch_recipe(window) for window in (5, 9, 17, 33, 65)},
     **{f"fcn-{stride}s": _crop_recipe() for stride in (32, 16, 8)},
@@ -107,15 +107,15 @@ RECIPES = {
     "unet": _crop_recipe(),
     "unet-without-skips": _crop_recipe(),
     "unet-weighted": _crop_recipe(pictures=_with_border_weights, loss=weighted_cross_entropy),
-    "real-patch-65": _patch_recipe(65, steps=3000, pictures=_real_slices),
-    "real-fcn-8s": _crop_recipe(bend=4, pictures=_real_slices),
-    "real-deconvnet": _crop_recipe(bend=4, pictures=_real_slices),
-    "real-unet": _crop_recipe(bend=4, pictures=_real_slices, steps=10_000, learning_rate=1e-2),
-    "dtn": Recipe(  # its factor is the one that `experiments.trial` chose
-        lambda pictures: through_lenses(random_crops(pictures, 256, batch=2)), slower={"localisation": 0.1}
-    ),
+    # All four alike: so many steps, batch normalisation, crops turned, flipped and bent.
+    "real-patch-65": _patch_recipe(65, **REAL),
+    **dict.fromkeys(["real-fcn-8s", "real-deconvnet", "real-unet"], _crop_recipe(**REAL)),
+    "real-unet-longer": _crop_recipe(**REAL | {"steps": 10_000, "learning_rate": 1e-2}),
+    "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
+    "dtn-rival": Recipe(trial.SETS["lens"]),
 }
-NETWORKS = SHIPPED | {"dtn": DenseTransformerNet}
+# The two that chapter 6 compares: the trial's first pair on pictures through lenses.
+NETWORKS = SHIPPED | {"dtn": trial.NETWORKS["DTN"], "dtn-rival": trial.NETWORKS["U-Net"]}
 
 
 def recipe_of(name):
@@ -139,8 +139,8 @@ def train_and_store(name, seed=0):
     options = {"seed": seed, "loss": recipe.loss, "checkpoint": checkpoint, "slower": recipe.slower}
     train(learner, draw, recipe.steps, recipe.learning_rate, **options)
     if learner is not network:
-        for weight, learned in zip(network.parameters(), learner.parameters(), strict=True):
-            weight.data = learned.data.reshape(weight.shape)
+        learned = zip(network.state_dict().items(), learner.state_dict().values(), strict=True)
+        network.load_state_dict({name: tensor.reshape(old.shape) for (name, old), tensor in learned})
     write_weights(path, network.half().state_dict(), {"command": command(name, seed)})
 
 

@@ -1,52 +1,235 @@
-"""Drawings of how networks work, made from the networks themselves."""
+"""Drawings of how networks work. The marks mean the same everywhere:
+
+a grid is a feature map, an orange box is a patch, a ring is a pixel, a dashed box is a cut, and a hatched
+cell is padding.
+
+sheet, grid, box, ring   the marks themselves
+stack                    what one output of a stack of layers sees, along one axis
+stamps                   a transposed convolution, after some of its stamps
+u_shape                  the maps of a traced network, as people draw a U-Net
+"""
 
 from itertools import pairwise
+from typing import NamedTuple
 
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Patch, Rectangle
 
-from pixelpatch.drawing import PALETTE
+from pixelpatch.drawing import MARK, PALETTE
+
+SEEN, FAINT, LINE = "#fbd9bd", "#fdf0e4", "#9a9a9a"
 
 
-def maps(field):
-    """The maps of a network from left to right, as wide as their channels; an arrow where one is used again.
+def sheet(columns, rows, width=7):
+    """A figure of that width in inches, and its one Axes: a cell is one unit, rows count downwards.
+
+    As in an image, the cell in row r and column c has its centre at (x, y) = (c, r).
+    """
+    figure = Figure(figsize=(width, width * rows / columns))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+    axis.set_axis_off()
+    return figure, axis
+
+
+def grid(axis, top, left, fills, side=1.0, hatched=None):
+    """A feature map: one cell for every colour of `fills`, an array (rows, columns) of colours.
 
     Args:
-        field: `pixelpatch.ReceptiveField` of a network whose skips join maps of one size.
-
-    Returns:
-        matplotlib Figure.
+        top, left: the first cell's row and column on the sheet.
+        side: of a cell, in units of the sheet.
+        hatched: (rows, columns) bool, the cells that are padding.
     """
-    looks = {
-        "conv2d": ("convolution", PALETTE[3], ""),
-        "max_pool2d": ("max pooling", PALETTE[2], "\\\\\\"),
-        "conv_transpose2d": ("transposed convolution", PALETTE[4], "///"),
-        "cat": ("two maps side by side", "white", ""),
-    }
-    figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
-    drawn = [layer for layer in field.layers if layer.op in looks]
-    tallest = max(layer.shape[2] for layer in drawn)
-    left, places, joined = 0, {}, {}
-    for layer in drawn:
+    for (row, column), fill in np.ndenumerate(np.asarray(fills, dtype=object)):
+        corner = left - 0.5 + column * side, top - 0.5 + row * side
+        padding = hatched is not None and hatched[row, column]
+        axis.add_patch(
+            Rectangle(corner, side, side, fc=fill, ec=LINE, lw=0.7, hatch="////" if padding else None)
+        )
+
+
+def box(axis, top, left, rows, columns, **style):
+    """The outline of a patch; with linestyle="--" and edgecolor="black", of a cut."""
+    style = {"edgecolor": MARK, "linewidth": 2.2, "fill": False, "joinstyle": "miter"} | style
+    axis.add_patch(Rectangle((left - 0.5, top - 0.5), columns, rows, **style))
+
+
+def ring(axis, row, column, radius=0.34):
+    """A pixel, ringed."""
+    for colour, width in (("white", 4), ("black", 1.8)):
+        axis.add_patch(Circle((column, row), radius, fill=False, ec=colour, lw=width))
+
+
+# --- a stack of layers -----------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """What a layer does along one axis."""
+
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+
+def size_jump_start(steps):
+    """What the outputs see after each layer: (size, jump, start) of the image and of every layer."""
+    numbers = [(1, 1, 0)]
+    for kernel, stride, padding, dilation in steps:
+        size, jump, start = numbers[-1]
+        numbers.append((size + (kernel - 1) * dilation * jump, jump * stride, start - padding * jump))
+    return numbers
+
+
+def reads(steps, output):
+    """The positions on every level, from the image to the output, that one output depends on: sets."""
+    levels = [{output}]
+    for kernel, stride, padding, dilation in reversed(steps):
+        taps = [tap * dilation - padding for tap in range(kernel)]
+        levels.append({at * stride + tap for at in levels[-1] for tap in taps})
+    return levels[::-1]
+
+
+def stack(steps, positions=28):
+    """The image's positions at the bottom, a row for every layer above it, and the cone of one output.
+
+    Args:
+        steps: layers from the image upwards, each a `Step`.
+        positions: of the image.
+
+    Returns a matplotlib Figure. Raises ValueError where a layer has no output.
+    """
+    lengths = [positions]
+    for kernel, stride, padding, dilation in steps:
+        room = lengths[-1] + 2 * padding - (kernel - 1) * dilation - 1
+        lengths.append(room // stride + 1)
+        if room < 0:
+            raise ValueError(
+                f"layer {len(lengths) - 1} has no output: its kernel is larger than its map; make it smaller."
+            )
+    output = lengths[-1] // 2
+    numbers, cone = size_jump_start(steps), reads(steps, output)
+    figure, axis = sheet(positions + 20, 2 * len(lengths) + 1.6)
+    for column, title in enumerate(("size", "jump", "start")):
+        axis.text(positions + 11 + 3.5 * column, 0.3, title, ha="right", fontsize=9, weight="bold")
+    for level, (length, seen) in enumerate(zip(lengths, cone, strict=True)):
+        row, (size, jump, start) = 2 * (len(lengths) - level), numbers[level]
+        first = 6 + start + (size - 1) / 2  # an output stands above the middle of what it sees
+        pads = steps[level].padding if level < len(steps) else 0
+        for at in range(-pads, length + pads):
+            fill, hatch = (SEEN if at in seen else "white"), (None if 0 <= at < length else "/////")
+            corner = first + at * jump - 0.5, row - 0.5
+            axis.add_patch(Rectangle(corner, 1, 1, fc=fill, ec=LINE, lw=0.7, hatch=hatch))
+        if level:
+            below_size, below_jump, below_start = numbers[level - 1]
+            below = 6 + below_start + (below_size - 1) / 2
+            for at in seen:
+                for tap in reads(steps[level - 1 : level], at)[0]:
+                    ends = below + tap * below_jump, first + at * jump
+                    axis.plot(ends, (row + 1.5, row + 0.5), color=MARK, lw=0.8, alpha=0.6)
+        axis.text(-0.3, row, f"layer {level}" if level else "image", va="center", fontsize=9)
+        for column, number in enumerate(numbers[level]):
+            axis.text(positions + 11 + 3.5 * column, row, number, ha="right", va="center", fontsize=9)
+    size, jump, start = numbers[-1]
+    ring(axis, 2, 6 + start + (size - 1) / 2 + output * jump)
+    box(axis, 2 * len(lengths), 6 + start + output * jump, 1, size)
+    return figure
+
+
+# --- a transposed convolution ----------------------------------------------------------------------------
+
+
+def stamps(kernel, stride, done, inputs=3):
+    """A map of inputs x inputs, and its canvas after the first `done` stamps of a kernel of ones.
+
+    The number in a cell of the canvas says how many stamps cover it; the last stamp has an orange box.
+
+    Returns a matplotlib Figure, and the canvas: an array (rows, columns) of counts.
+    """
+    side = (inputs - 1) * stride + kernel
+    canvas = np.zeros((side, side), dtype=int)
+    for number in range(done):
+        row, column = divmod(number, inputs)
+        canvas[row * stride : row * stride + kernel, column * stride : column * stride + kernel] += 1
+    figure, axis = sheet(21, 13, width=6)  # as large for every kernel, so that a knob's picture stands still
+    top = (side - inputs) // 2 + 1
+    grid(
+        axis,
+        top,
+        0,
+        [[SEEN if r * inputs + c < done else "white" for c in range(inputs)] for r in range(inputs)],
+    )
+    shades = ["white", "#e8eef3", "#c3d5e2", "#94b6cd", "#6497b8", "#3d7aa1", "#1f5d86", "#0b3c5d", "#072a42"]
+    left = inputs + 3
+    grid(axis, 1, left, [[shades[min(count, 8)] for count in row] for row in canvas])
+    for (row, column), count in np.ndenumerate(canvas):
+        colour = "white" if count > 4 else "black"
+        axis.text(left + column, 1 + row, count or "", ha="center", va="center", color=colour, fontsize=10)
+    axis.annotate(
+        "", (left - 0.8, side / 2 + 0.5), (inputs - 0.2, side / 2 + 0.5), arrowprops={"arrowstyle": "-|>"}
+    )
+    if done:
+        row, column = divmod(done - 1, inputs)
+        ring(axis, top + row, column)
+        box(axis, 1 + row * stride, left + column * stride, kernel, kernel)
+    return figure, canvas
+
+
+# --- architectures ---------------------------------------------------------------------------------------
+
+LOOKS = {  # of an operation: its name in the key, its colour, its hatch
+    "conv2d": ("convolution", PALETTE[3], None),
+    "max_pool2d": ("max pooling", PALETTE[2], "\\\\\\"),
+    "max_pool2d_with_indices": ("max pooling", PALETTE[2], "\\\\\\"),
+    "max_unpool2d": ("unpooling", PALETTE[6], "..."),
+    "conv_transpose2d": ("transposed convolution", PALETTE[4], "///"),
+    "cat": ("two maps side by side", "white", None),
+    "add": ("sum of two maps", "white", "+++"),
+}
+JOINS = "cat", "add", "max_unpool2d"  # what uses a map of the way down again
+
+
+def u_shape(field, width=7):
+    """The maps of a network: in the order in which they are computed, and the lower, the coarser they are.
+
+    Over a map stands its number of channels, below the first of each size its rows and columns. An arrow
+    leads from the way down to where its map is used again.
+
+    Args:
+        field: `pixelpatch.ReceptiveField` of the network.
+        width: in inches.
+
+    Returns a matplotlib Figure.
+    """
+    drawn = [layer for layer in field.layers if layer.op in LOOKS]
+    tallest, left, level, corners = drawn[0].shape[2], 0.0, 0, []
+    for before, layer in pairwise([drawn[0], *drawn]):
+        down = round(np.log2(before.shape[2] / layer.shape[2]))
+        left, level = left + (1.7 if down else 0.3), level + down
+        corners.append((left, 2.4 * level))
+        left += 0.16 * np.log2(1 + layer.shape[1])
+    lowest = max(y for _, y in corners)
+    figure, axis = sheet(left + 1.5, lowest + 3 + 0.6 * (left + 1.5) / width, width)  # with room for the key
+    last, turned = {}, False  # on the way down, the right edge of the last map of each size
+    for (x, y), layer in zip(corners, drawn, strict=True):
         _, channels, rows, columns = layer.shape
-        size = f"{rows} x {columns}"
-        _, colour, hatch = looks[layer.op]
-        style = {"color": colour, "edgecolor": "black", "linewidth": 0.6, "hatch": hatch}
-        axis.bar(left, rows, channels, bottom=-rows / 2, align="edge", **style)
-        if size not in places:
-            axis.text(left, -rows / 2 - tallest / 32, size, fontsize=8, va="top")
-        if layer.op == "cat":
-            joined[size] = left
-        places.setdefault(size, []).append((left, left + channels))
-        left += channels + 14
-    for size, end in joined.items():  # from the last map before the widest gap, where the way down ends
-        last, _ = max(pairwise(places[size]), key=lambda pair: pair[1][0] - pair[0][1])
-        height = int(size.split()[0]) / 2 + tallest / 64
-        arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
-        axis.annotate("", (end, height), (last[1] - 4, height), arrowprops=arrow)
-    axis.set(xticks=[], yticks=[], ylim=(-0.64 * tallest, 0.6 * tallest))
-    axis.set_frame_on(False)
-    used = [looks[op] for op in looks if any(layer.op == op for layer in drawn)]
-    keys = [Patch(facecolor=c, edgecolor="black", hatch=h, label=name) for name, c, h in used]
-    figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+        _, colour, hatch = LOOKS[layer.op]
+        wide, high = 0.16 * np.log2(1 + channels), 1.5 * (rows / tallest) ** 0.5
+        style = {"fc": colour, "ec": "black", "lw": 0.6, "hatch": hatch}
+        axis.add_patch(Rectangle((x, y + 1), wide, high, **style))
+        axis.text(x + wide / 2, y + 0.85, channels, ha="center", fontsize=7)
+        if y not in last:
+            axis.text(x, y + 1.15 + high, f"{rows} x {columns}", fontsize=8, va="top")
+        turned = turned or y == lowest
+        if layer.op in JOINS and y in last:
+            height, arrow = y + 1 + high / 2, {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", (x, height), (last[y], height), arrowprops=arrow, zorder=0.5)
+        if not turned or y not in last:
+            last[y] = x + wide
+    _, _, rows, columns = drawn[-1].shape
+    axis.text(x + wide, y + 1.15 + high, f"{rows} x {columns}", ha="right", fontsize=8, va="top")
+    names = {LOOKS[layer.op][0]: LOOKS[layer.op] for layer in drawn}
+    keys = [Patch(facecolor=c, edgecolor="black", hatch=h, label=name) for name, c, h in names.values()]
+    figure.legend(handles=keys, loc="lower left", frameon=False, fontsize=8, ncols=2)
     return figure
