@@ -71,6 +71,6 @@ class Bender(anywidget.AnyWidget):
             self,
             "A micrograph under a grid with sixteen white points, two of which are pulled away from the "
             "middle, and the grid with them; the picture bent by that grid, in which the middle looks "
-            "smaller; and the same bent back, like the first but blurred in places. Run this cell to move "
-            "the points yourself.",
+            "smaller; and the same bent back, like the first but blurred in places.",
+            "Two of the sixteen points were pulled away. Run this cell to move the points yourself.",
         )

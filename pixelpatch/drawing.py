@@ -19,15 +19,17 @@ def colours(count: int) -> list[str]:
     return [PALETTE[number % len(PALETTE)] for number in range(count)]
 
 
-def show(figure: Figure, description: str) -> None:
-    """Show a matplotlib figure with its description: below it, as its text alternative, and in place of it.
+def show(figure: Figure, description: str, caption: str | None = None) -> None:
+    """Show a matplotlib figure, with its description as its text alternative.
 
-    JupyterLab gives a screen reader no alternative text for a picture, so the description is also a visible
-    caption; nbconvert writes it as `alt`; a terminal prints it.
+    JupyterLab gives a screen reader no alternative text for a picture, so the description is text as well:
+    below the caption, folded, or as the caption where there is no other; nbconvert writes it as `alt`; a
+    terminal prints it.
 
     Args:
         figure: matplotlib Figure; it is closed.
         description: what the picture shows, for somebody who cannot see it: one or a few sentences.
+        caption: what to look at, for somebody who can: one sentence or two.
     """
     png = BytesIO()
     figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
@@ -37,7 +39,8 @@ def show(figure: Figure, description: str) -> None:
         metadata={"image/png": {"alt": description}},
         raw=True,
     )
-    display(Markdown(f"*{description}*"))
+    words = f"\n\n<details><summary>The picture in words</summary>{description}</details>" if caption else ""
+    display(Markdown(f"*{caption or description}*{words}"))
 
 
 def outline(axis: Axes, top: int, left: int, bottom: int, right: int, **style) -> None:

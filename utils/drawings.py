@@ -13,12 +13,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
 
 from pixelpatch.drawing import MARK, PALETTE
 
-SEEN, FAINT, LINE = "#fbd9bd", "#fdf0e4", "#9a9a9a"
+SEEN, LINE = "#fbd9bd", "#9a9a9a"
 
 
 def sheet(columns, rows, width=7):
@@ -33,20 +34,22 @@ def sheet(columns, rows, width=7):
     return figure, axis
 
 
-def grid(axis, top, left, fills, side=1.0, hatched=None):
+def grid(axis, top, left, fills, side=1.0):
     """A feature map: one cell for every colour of `fills`, an array (rows, columns) of colours.
 
     Args:
         top, left: the first cell's row and column on the sheet.
         side: of a cell, in units of the sheet.
-        hatched: (rows, columns) bool, the cells that are padding.
     """
-    for (row, column), fill in np.ndenumerate(np.asarray(fills, dtype=object)):
-        corner = left - 0.5 + column * side, top - 0.5 + row * side
-        padding = hatched is not None and hatched[row, column]
-        axis.add_patch(
-            Rectangle(corner, side, side, fc=fill, ec=LINE, lw=0.7, hatch="////" if padding else None)
-        )
+    fills = np.asarray(fills, dtype=object)
+    corners = [(left - 0.5 + c * side, top - 0.5 + r * side) for r, c in np.ndindex(fills.shape)]
+    cells(axis, corners, fills.flatten(), side)
+
+
+def cells(axis, corners, fills, side=1.0, **style):
+    """Squares with their upper left corners at (x, y), each in its colour; all at once, which is fast."""
+    squares = [Rectangle(corner, side, side) for corner in corners]
+    axis.add_collection(PatchCollection(squares, facecolor=list(fills), edgecolor=LINE, lw=0.7, **style))
 
 
 def box(axis, top, left, rows, columns, **style):
@@ -110,31 +113,41 @@ def stack(steps, positions=28):
             )
     output = lengths[-1] // 2
     numbers, cone = size_jump_start(steps), reads(steps, output)
-    figure, axis = sheet(positions + 20, 2 * len(lengths) + 1.6)
+    figure, axis = sheet(positions + 26, 2 * len(lengths) + 1.6)
     for column, title in enumerate(("size", "jump", "start")):
-        axis.text(positions + 11 + 3.5 * column, 0.3, title, ha="right", fontsize=9, weight="bold")
+        axis.text(positions + 17 + 3.5 * column, 0.3, title, ha="right", fontsize=9, weight="bold")
     for level, (length, seen) in enumerate(zip(lengths, cone, strict=True)):
         row, (size, jump, start) = 2 * (len(lengths) - level), numbers[level]
-        first = 6 + start + (size - 1) / 2  # an output stands above the middle of what it sees
+        first = 12 + start + (size - 1) / 2  # an output stands above the middle of what it sees
         pads = steps[level].padding if level < len(steps) else 0
-        for at in range(-pads, length + pads):
-            fill, hatch = (SEEN if at in seen else "white"), (None if 0 <= at < length else "/////")
-            corner = first + at * jump - 0.5, row - 0.5
-            axis.add_patch(Rectangle(corner, 1, 1, fc=fill, ec=LINE, lw=0.7, hatch=hatch))
+        inside, padding = range(length), [*range(-pads, 0), *range(length, length + pads)]
+        for places, hatch in ((inside, None), (padding, "/////")):
+            corners = [(first + at * jump - 0.5, row - 0.5) for at in places]
+            cells(axis, corners, [SEEN if at in seen else "white" for at in places], hatch=hatch)
         if level:
             below_size, below_jump, below_start = numbers[level - 1]
-            below = 6 + below_start + (below_size - 1) / 2
-            for at in seen:
-                for tap in reads(steps[level - 1 : level], at)[0]:
-                    ends = below + tap * below_jump, first + at * jump
-                    axis.plot(ends, (row + 1.5, row + 0.5), color=MARK, lw=0.8, alpha=0.6)
-        axis.text(-0.3, row, f"layer {level}" if level else "image", va="center", fontsize=9)
+            below = 12 + below_start + (below_size - 1) / 2
+            lines = [
+                [(below + tap * below_jump, row + 1.5), (first + at * jump, row + 0.5)]
+                for at in seen
+                for tap in reads(steps[level - 1 : level], at)[0]
+            ]
+            axis.add_collection(LineCollection(lines, color=MARK, lw=0.8, alpha=0.6))
+        name = f"layer {level}: {said(steps[level - 1])}" if level else "image"
+        axis.text(-0.3, row, name, va="center", fontsize=8)
         for column, number in enumerate(numbers[level]):
-            axis.text(positions + 11 + 3.5 * column, row, number, ha="right", va="center", fontsize=9)
+            axis.text(positions + 17 + 3.5 * column, row, number, ha="right", va="center", fontsize=9)
     size, jump, start = numbers[-1]
-    ring(axis, 2, 6 + start + (size - 1) / 2 + output * jump)
-    box(axis, 2 * len(lengths), 6 + start + output * jump, 1, size)
+    ring(axis, 2, 12 + start + (size - 1) / 2 + output * jump)
+    box(axis, 2 * len(lengths), 12 + start + output * jump, 1, size)
+    box(axis, 2 * len(lengths) + 0.2, 12 + start + (output + 1) * jump, 1, size, linestyle=":", linewidth=1.5)
     return figure
+
+
+def said(step):
+    """A layer in a few letters: its kernel, and of the rest what is not as usual."""
+    unusual = [("stride", step.stride, 1), ("pad", step.padding, 0), ("dil", step.dilation, 1)]
+    return ", ".join([f"k {step.kernel}"] + [f"{name} {n}" for name, n, usual in unusual if n != usual])
 
 
 # --- a transposed convolution ----------------------------------------------------------------------------
@@ -152,27 +165,20 @@ def stamps(kernel, stride, done, inputs=3):
     for number in range(done):
         row, column = divmod(number, inputs)
         canvas[row * stride : row * stride + kernel, column * stride : column * stride + kernel] += 1
-    figure, axis = sheet(21, 13, width=6)  # as large for every kernel, so that a knob's picture stands still
-    top = (side - inputs) // 2 + 1
-    grid(
-        axis,
-        top,
-        0,
-        [[SEEN if r * inputs + c < done else "white" for c in range(inputs)] for r in range(inputs)],
-    )
+    figure, axis = sheet(18, 12, width=5.4)  # for every kernel, so that a knob's picture stands still
+    top, fills = (side - inputs) / 2 + 0.5, [SEEN] * done + ["white"] * (inputs**2 - done)
+    grid(axis, top, 0, np.reshape(np.array(fills, dtype=object), (inputs, inputs)))
     shades = ["white", "#e8eef3", "#c3d5e2", "#94b6cd", "#6497b8", "#3d7aa1", "#1f5d86", "#0b3c5d", "#072a42"]
     left = inputs + 3
-    grid(axis, 1, left, [[shades[min(count, 8)] for count in row] for row in canvas])
+    grid(axis, 0.5, left, [[shades[min(count, 8)] for count in row] for row in canvas])
     for (row, column), count in np.ndenumerate(canvas):
         colour = "white" if count > 4 else "black"
-        axis.text(left + column, 1 + row, count or "", ha="center", va="center", color=colour, fontsize=10)
-    axis.annotate(
-        "", (left - 0.8, side / 2 + 0.5), (inputs - 0.2, side / 2 + 0.5), arrowprops={"arrowstyle": "-|>"}
-    )
+        axis.text(left + column, 0.5 + row, count or "", ha="center", va="center", color=colour, fontsize=10)
+    axis.annotate("", (left - 0.8, side / 2), (inputs - 0.2, side / 2), arrowprops={"arrowstyle": "-|>"})
     if done:
         row, column = divmod(done - 1, inputs)
         ring(axis, top + row, column)
-        box(axis, 1 + row * stride, left + column * stride, kernel, kernel)
+        box(axis, 0.5 + row * stride, left + column * stride, kernel, kernel)
     return figure, canvas
 
 

@@ -11,11 +11,17 @@ from base64 import b64encode
 from io import BytesIO
 
 import ipywidgets as widgets
+import torch
+from IPython.display import display
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.image import imread
+from torch import nn
 
-from pixelpatch.widget.inspector import show_live
-from utils.drawings import Step, size_jump_start, stack
+from pixelpatch.drawing import MARK, outline, show
+from utils.drawings import Step, size_jump_start, stack, stamps
+from utils.networks import a_trous, convolutional
+from utils.plots import panels
+from utils.windows import mirror
 
 # Where the widget lives, its static picture is not shown: the same rule as the inspector's.
 STYLE = """<style>
@@ -52,32 +58,22 @@ class Knob(widgets.VBox):
         except ValueError as error:  # a position that makes no sense: the last drawing stays
             self.screen.value = self.screen.value.partition("<p")[0] + f"<p role='alert'>{error}</p>"
             return
-        picture, sentence = b64encode(png(figure)).decode(), html.escape(sentence)
+        figure.savefig(file := BytesIO(), format="png", dpi=100)
+        plt.close(figure)
+        picture, said = b64encode(file.getvalue()).decode(), html.escape(sentence)
         self.screen.value = (
-            f"<img alt='{sentence}' src='data:image/png;base64,{picture}'><p role='status'>{sentence}</p>"
+            f"<img alt='{said}' src='data:image/png;base64,{picture}'><p role='status'>{said}</p>"
         )
 
-    def figure(self):
-        """A matplotlib Figure: the positions of the strip, one below the other."""
-        drawn = [imread(BytesIO(png(self.draw(**position)[0]))) for position in self.strip]
-        height, width = sum(len(each) + 20 for each in drawn), max(each.shape[1] for each in drawn)
-        whole, top = Figure(figsize=(width / 100, height / 100)), 1.0
-        for each in drawn:
-            share = len(each) / height
-            axis = whole.add_axes((0, top - share, each.shape[1] / width, share))
-            axis.imshow(each)
-            axis.set_axis_off()
-            top -= share + 20 / height
-        return whole
-
     def _ipython_display_(self):
-        said = " ".join(self.draw(**position)[1] for position in self.strip)
-        show_live(self, f"{said} Run this cell to turn the knob yourself.")
+        for position in self.strip:
+            show(*self.draw(**position))
+        display(self._repr_mimebundle_() | {"text/plain": ""}, raw=True)
 
 
-def png(figure):
-    figure.savefig(file := BytesIO(), format="png", dpi=100)
-    return file.getvalue()
+def below(value, bound):
+    """A number in words: rounding is a claim, since its digits differ from machine to machine."""
+    return f"less than {bound}" if value < bound else f"{value:.2f}"
 
 
 def slider(description, low, high, value, **options):
@@ -86,30 +82,122 @@ def slider(description, low, high, value, **options):
 
 def build_a_stack():
     """Up to five layers, each with kernel, stride, padding and dilation; the cone of one output follows."""
-    made = [Step() for _ in range(5)]
+    made, chosen = [Step() for _ in range(5)], slider("change layer", 1, 5, 1)
     controls = {
         "layers": slider("layers", 1, 5, 3),
-        "chosen": slider("change layer", 1, 5, 1),
         "kernel": slider("kernel", 1, 5, 3),
         "stride": slider("stride", 1, 3, 1),
         "padding": slider("padding", 0, 2, 0),
         "dilation": slider("dilation", 1, 4, 1),
     }
 
-    def draw(layers, chosen, **step):
-        made[chosen - 1] = Step(**step)
+    def draw(layers, **step):
+        made[chosen.value - 1] = Step(**step)
         size, jump, start = size_jump_start(made[:layers])[-1]
-        sentence = (
+        return stack(made[:layers]), (
             f"One output of layer {layers} sees {size} positions of the image; its neighbour looks "
             f"{jump} further on, and output 0 starts at position {start}."
         )
-        return stack(made[:layers]), sentence
-
-    knob = Knob(draw, controls, [])
 
     def show_chosen(change):
         for name, value in made[change["new"] - 1]._asdict().items():
             controls[name].value = value
 
-    controls["chosen"].observe(show_chosen, "value")
+    chosen.observe(show_chosen, "value")
+    plain = {"layers": 3, "kernel": 3, "stride": 1, "padding": 0, "dilation": 1}
+    knob = Knob(draw, controls, [plain, plain | {"stride": 2}])
+    knob.children = chosen, *knob.children
     return knob
+
+
+def stamp_by_stamp():
+    """A map of 3 x 3 values is stamped onto its canvas, one value after the other."""
+    controls = {
+        "kernel": slider("kernel", 1, 5, 3),
+        "stride": slider("stride", 1, 3, 2),
+        "done": slider("stamps", 0, 9, 2),
+    }
+
+    def draw(kernel, stride, done):
+        figure, canvas = stamps(kernel, stride, done)
+        counts = ", ".join(str(n) for n in sorted(set(canvas.flatten().tolist())))
+        return figure, f"After {done} of 9 stamps the cells of the canvas are covered {counts} times."
+
+    strip = [{"kernel": k, "stride": 2, "done": done} for k, done in [(3, 2), (3, 9), (4, 9)]]
+    return Knob(draw, controls, strip)
+
+
+@torch.inference_mode()
+def shift_and_stitch(patch_nets, image, classes):
+    """Shifted copies fill a map of classes; beside it the map that a network with holes makes at once.
+
+    Args:
+        patch_nets: name -> `utils.networks.PatchNet`, the choices.
+        image: (1, 1, H, W), mirrored at its borders.
+        classes: names of the classes.
+    """
+    known = {}
+    for name, net in patch_nets.items():
+        stride = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in net.features)
+        surrounded, coarse = mirror(image, net.window), convolutional(net)
+        shifts = [(row, col) for row in range(stride) for col in range(stride)]
+        copies = {(row, col): coarse(surrounded[..., row:, col:]) for row, col in shifts}
+        known[name] = stride, copies, a_trous(net)(surrounded)
+    controls = {
+        "network": widgets.Dropdown(options=[*known], description="network"),
+        "copies": slider("copies", 0, max(len(copies) for _, copies, _ in known.values()), 1),
+    }
+
+    def draw(network, copies):
+        stride, shifted, dense = known[network]
+        stitched = torch.full_like(dense, torch.nan)
+        for row, col in [*shifted][:copies]:
+            stitched[..., row::stride, col::stride] = shifted[row, col]
+        there = ~stitched[0, 0].isnan()
+        labels = stitched.nan_to_num().argmax(1)[0].where(there, torch.tensor(len(classes)))
+        pictures = {"image": image[0, 0], "stitched so far": labels, "holes, at once": dense.argmax(1)[0]}
+        figure, _ = panels(pictures, [*classes, "missing"], width=2.3)
+        apart = (stitched - dense)[..., there].abs().amax().item() if copies else 0.0
+        return figure, (
+            f"{min(copies, stride**2)} of {stride**2} copies fill {there.double().mean():.0%} of the map. "
+            f"Where it is filled, the scores differ by {below(apart, 1e-12)}."
+        )
+
+    strip = [{"network": [*known][-1], "copies": copies} for copies in (1, 4, 16)]
+    return Knob(draw, controls, strip)
+
+
+def slide_a_tile(network, image, side=48):
+    """One tile of an image, labelled on its own with a halo, against the same place in the whole image.
+
+    Args:
+        network: a U-Net of the series with three poolings, in eval mode.
+        image: (1, 1, H, W), at least 192 x 192.
+        side: of the tile in pixels.
+    """
+    with torch.inference_mode():
+        whole = network(image)
+    controls = {"offset": slider("tile starts at", 64, 80, 64), "halo": slider("halo", 0, 56, 0, step=4)}
+
+    @torch.inference_mode()
+    def draw(offset, halo):
+        cut, inner = slice(offset - halo, offset + side + halo), slice(offset, offset + side)
+        alone = network(image[..., cut, cut])[..., halo : halo + side, halo : halo + side]
+        error = ((alone - whole[..., inner, inner]).abs()[0].amax(0) / whole.std()).numpy()
+        figure = Figure(figsize=(7, 3.3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+        outline(left, offset, offset, offset + side, offset + side, edgecolor=MARK)
+        outline(left, cut.start, cut.start, cut.stop, cut.stop, edgecolor="white", linestyle="--")
+        left.set_title("tile, and cut (dashed)", fontsize=10)
+        figure.colorbar(right.imshow(error, cmap="magma", vmin=0, vmax=1), ax=right)
+        right.set_title("error of the tile's scores (sd)", fontsize=10)
+        for axis in (left, right):
+            axis.set(xticks=[], yticks=[])
+        return figure, (
+            f"The cut starts {(offset - halo) % 8} pixels after a multiple of 8, and the halo has {halo} "
+            f"pixels: the largest error is {below(error.max(), 0.01)} standard deviations of the scores."
+        )
+
+    strip = [{"offset": 64, "halo": 0}, {"offset": 67, "halo": 48}, {"offset": 64, "halo": 48}]
+    return Knob(draw, controls, strip)

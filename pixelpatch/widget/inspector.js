@@ -2,6 +2,7 @@
 
 const FIELD = "#d55e00"; // the chosen pixel and its field: solid
 const PIN = "#0b3c5d"; // the pinned one: dashed, so that colour is not all that tells them apart
+const CUT = "#000000"; // what a click cuts out: dashed
 const JUMP = 10; // pixels, for Page Up, Page Down, and an arrow with Control
 
 // ---- small helpers --------------------------------------------------------------------------------------
@@ -203,6 +204,18 @@ class Panel {
     this.pen.globalAlpha = 1;
   }
 
+  // A picture of the box `cut`, laid over the part of it that lies in `box`.
+  overlay(canvas, [top, left, bottom, right], box) {
+    const place = (y, x, height, width) => [x * this.across, y * this.down, width * this.across, height * this.down];
+    this.pen.save();
+    this.pen.beginPath();
+    this.pen.rect(...place(box.top, box.left, box.bottom - box.top, box.right - box.left));
+    this.pen.clip();
+    Object.assign(this.pen, { globalAlpha: 0.7, imageSmoothingEnabled: false });
+    this.pen.drawImage(canvas, ...place(top, left, bottom - top, right - left));
+    this.pen.restore();
+  }
+
   ring([row, col], colour, dashed) {
     const path = new Path2D();
     const radius = Math.max(6 * this.dense, 0.7 * this.across);
@@ -229,6 +242,7 @@ function render({ model, el }) {
   let pin = null;
   let layer = 0;
   let asked = 0;
+  let explained = null; // the last answer
 
   // -- parts
   const input = new Panel();
@@ -303,9 +317,17 @@ function render({ model, el }) {
       output.ring([pin.row + 0.5, pin.col + 0.5], PIN, true);
     }
     const { box, count } = field;
+    const told = explained && explained.network === network.name && samePlace(explained, now);
+    if (told) input.overlay(heat.canvas, explained.cut, box);
     if (count < (box.bottom - box.top) * (box.right - box.left)) input.set(field.products, FIELD);
+    if (told) {
+      const [top, left, bottom, right] = explained.cut;
+      input.box({ top, left, bottom, right }, CUT, true);
+    }
     input.box(box, FIELD);
-    output.ring([now.row + 0.5, now.col + 0.5], FIELD);
+    const place = [now.row + 0.5, now.col + 0.5];
+    if (network.sameSize) input.ring(place, FIELD); // where the pixel itself lies: seldom the middle of its patch
+    output.ring(place, FIELD);
     const lines = [describe("Pixel", now, field), ...(pin ? [describe("Pinned", pin, network.field(pin))] : [])];
     if (layer) {
       const within = network.field(now, layer);
@@ -346,7 +368,8 @@ function render({ model, el }) {
     draw();
   }
 
-  const samePixel = () => pin !== null && pin.row === now.row && pin.col === now.col;
+  const samePlace = (one, other) => one.row === other.row && one.col === other.col;
+  const samePixel = () => pin !== null && samePlace(pin, now);
 
   function togglePin() {
     pin = samePixel() ? null : { ...now };
@@ -377,7 +400,8 @@ function render({ model, el }) {
     if (got.error) return say(`That failed. ${got.error}`);
     const words = [`${got.network}, pixel (${got.row}, ${got.col}). ${got.said}`, got.effective];
     const [top, left, bottom, right] = got.cut;
-    patch.caption.textContent = `The patch: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}`;
+    patch.caption.textContent =
+      `The cut: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}. The box in it is the patch`;
     heat.caption.textContent = "Effective field: brighter pixels move the score more";
     patch.paint({ height: bottom - top, width: right - left });
     patch.canvas.getContext("2d").drawImage(input.canvas, -left, -top);
@@ -390,6 +414,11 @@ function render({ model, el }) {
       panel.canvas.setAttribute("role", "img");
       panel.canvas.setAttribute("aria-label", panel.caption.textContent);
     }
+    const { box } = networks.find((one) => one.name === got.network).field(got);
+    patch.begin();
+    patch.box({ top: box.top - top, left: box.left - left, bottom: box.bottom - top, right: box.right - left }, FIELD);
+    explained = got;
+    draw();
   }
 
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],

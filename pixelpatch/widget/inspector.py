@@ -192,6 +192,8 @@ class Inspector(anywidget.AnyWidget):
                 seen = f"{mask.sum()} of {seen}"
                 left.imshow(np.where(mask[..., None], (*to_rgb(MARK), 0.9), 0), interpolation="nearest")
             outline(left, *box)
+            if [*known.size] == [*known.image.shape[-2:]]:
+                left.plot(at[1], at[0], "o", ms=6, mfc="none", mec=MARK, mew=1.5)  # the pixel itself
             left.set_title(f"input: {seen} pixels are seen", fontsize=10)
             right.imshow(self._prediction(name), interpolation="nearest")
             right.plot(at[1], at[0], "o", ms=9, mfc="none", mec="white", mew=4)
@@ -209,7 +211,8 @@ class Inspector(anywidget.AnyWidget):
         return figure
 
     def _ipython_display_(self):
-        show_live(self, f"{self.describe()} Run this cell to choose pixels yourself.")
+        caption = "The box on the input is what the ringed pixel of the prediction sees."
+        show_live(self, self.describe(), f"{caption} Run this cell to choose pixels yourself.")
 
     def to_html(self, path: str | Path) -> None:
         """Write one page that needs neither network nor kernel: pointing and keys live, a click cannot."""
@@ -230,9 +233,9 @@ class Inspector(anywidget.AnyWidget):
         unfinished.replace(path)
 
 
-def show_live(widget, description):
+def show_live(widget, description, caption):
     """A picture for where no kernel runs, then the widget, whose style sheet hides the picture."""
-    show(widget.figure(), description)
+    show(widget.figure(), description, caption)
     data, metadata = widget._repr_mimebundle_()
     display(data | {"text/plain": ""}, metadata=metadata, raw=True)
 

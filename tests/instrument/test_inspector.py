@@ -490,6 +490,25 @@ def test_click_shows_proof_patch_and_heat_map(show, inspector):
     assert "because of layer deep: average pooling" in readout(page)
 
 
+def test_a_click_lays_the_effective_field_over_the_patch_until_the_pixel_changes(show):
+    page = show("live")
+    inked = """() => {
+        const sheet = document.querySelectorAll(".patch-stack canvas")[1];
+        const { data } = sheet.getContext("2d").getImageData(0, 0, sheet.width, sheet.height);
+        return data.filter((value, i) => i % 4 === 3 && value > 0).length / (sheet.width * sheet.height);
+    }"""
+    hover(page, 20, 5)
+    before = page.evaluate(inked)
+    page.locator(".patch-output").click(position=where(page, 20, 5))
+    page.wait_for_selector("text=U-Net, pixel (20, 5). Proof")
+    assert page.evaluate(inked) > before + 0.02, "the patch is covered, not only its outline drawn"
+    assert "The box in it is the patch" in page.locator(".patch-answer").inner_text()
+    hover(page, 20, 6)
+    assert page.evaluate(inked) < before + 0.02
+    hover(page, 20, 5)
+    assert page.evaluate(inked) > before + 0.02, "and comes back with its pixel"
+
+
 def test_shift_click_pins_and_unpins(show):
     page = show("live")
     for row, col in [(10, 20), (40, 60)]:

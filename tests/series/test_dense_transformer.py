@@ -25,6 +25,7 @@ from experiments.dense_transformer import (
 )
 from experiments.lens import lens, through_lens
 from experiments.recipes import NETWORKS, RECIPES
+from experiments.results import stored
 from pixelpatch import receptive_field
 from utils.data import micrographs
 from utils.networks import UNet, with_weights
@@ -324,22 +325,23 @@ def test_the_stored_trial_is_whole_and_fair():
     found = trial.results()
     assert [*found] == trial.CASES
     for qualities in found.values():
-        assert qualities.shape == (5, 3) and ((qualities > 0.5) & (qualities < 1)).all()
+        assert qualities.shape == (5, 3) and ((qualities > 0.4) & (qualities < 1)).all()
         assert len(set(qualities.mean(1).tolist())) == 5
     counts = [sum(weight.numel() for weight in make().parameters()) for make in trial.NETWORKS.values()]
     assert max(counts) / min(counts) < 1.04
 
 
-def test_the_shipped_network_is_the_trials_first_on_lenses():
-    network = with_weights(NETWORKS["dtn"](), "dtn")
-    stored = trial.results()["lens", "DTN"][0]
-    now = trial.quality(network, trial.tests()["lens"])
-    torch.testing.assert_close(now, stored.double(), rtol=0, atol=2e-3)  # half precision
-    pictures = micrographs("train")
-    batches = [draw(pictures) for draw in (RECIPES["dtn"].draw, trial.SETS["lens"])]
-    for one, other in zip(*(batch(torch.Generator().manual_seed(5)) for batch in batches), strict=True):
-        assert torch.equal(one, other)
-    assert NETWORKS["dtn"] is trial.NETWORKS["DTN"] and RECIPES["dtn"].steps == trial.STEPS
+@pytest.mark.parametrize("name, title", [("dtn", "DTN"), ("dtn-rival", "U-Net")])
+def test_the_shipped_networks_are_the_trials_first_on_lenses(name, title):
+    network = with_weights(NETWORKS[name](), name)
+    then, now = trial.results()["lens", title][0], trial.quality(network, trial.pictures("lens", "test"))
+    torch.testing.assert_close(now, then.double(), rtol=0, atol=2e-3)  # half precision
+    assert RECIPES[name].draw is trial.SETS["lens"] and RECIPES[name].steps == trial.STEPS
+
+
+def test_the_recipe_has_the_rate_that_the_trial_chose():
+    factor = trial.chosen(stored(trial.RESULTS))
+    assert RECIPES["dtn"].slower == {"localisation": factor}
 
 
 def test_an_incomplete_trial_says_how_to_go_on(tmp_path, monkeypatch):
@@ -352,18 +354,20 @@ def test_the_trial_does_what_is_missing_and_goes_on(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(trial, "RESULTS", tmp_path / "trial.json")
     asked = []
 
-    def instead(kind, name, seed):
-        asked.append((kind, name, seed))
+    def instead(*arguments):
+        asked.append(arguments)
         if len(asked) == 7:
             raise KeyboardInterrupt
-        return {"iou": [0.5, 0.6, 0.7 + seed / 100], "moved": 0.0}
+        return {"iou": [0.5, 0.6, 0.7 + arguments[2] / 100], "moved": 0.0}
 
     monkeypatch.setattr(trial, "trial", instead)
     with pytest.raises(KeyboardInterrupt):
         trial.main()
     assert len(json.loads(trial.RESULTS.read_text())) == 6
     trial.main()
-    assert len(asked) == 26 and len(set(asked)) == 25
+    assert len(asked) == 29 and len(set(asked)) == 28
+    assert [arguments[-1] for arguments in asked[:3]] == ["validation"] * 3  # what chooses the rate
+    assert {arguments[-1] for arguments in asked[3:]} == {"test"}
     assert [path.name for path in tmp_path.iterdir()] == ["trial.json"]
     assert "lens, DTN: mean IoU 0.607 ± 0.007" in capsys.readouterr().out
 
