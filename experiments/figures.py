@@ -377,13 +377,13 @@ def tile_and_halo():
     grid(axis, 6.5, 6.5, blank(6, 8))
     box(axis, 6.5, 6.5, 6, 8, edgecolor="black", linewidth=2.2)
     box(axis, 3.5, 10.5, 7, 7)
-    box(axis, 3.3, 3.3, 12.4, 14.4, **CUT)
+    box(axis, 3.5, 3.5, 12, 14, **CUT)
     ring(axis, 6.5, 13.5)
     for row, column, text in (
         (4.6, 15, "patch of the\nringed pixel"),
         (7.6, 12, "tile: its scores\nare kept"),
         (12.4, 15.5, "halo: only read"),
-        (14.3, 17.2, "cut: tile and halo"),
+        (14.3, 17, "cut: tile and halo"),
     ):
         line(axis, (row, column), (row, 20.8), color="black", marker="o", ms=4, markevery=[0])
         label(axis, row, 21.2, text, ha="left")

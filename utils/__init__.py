@@ -5,7 +5,7 @@ networks   the networks, and the weights that come with the series
 windows    the window around every pixel; random windows and crops to train on
 training   the one training loop
 metrics    how good is a labelling
-plots      labelled panels; `drawings`: how a network works, drawn from the network itself
+plots      labelled panels; `drawings`: how networks work; `knobs`: drawings that follow the reader's hand
 
 The instrument itself (receptive fields, proofs, tiles, audits, the inspector) is the package `pixelpatch`.
 """

@@ -1,7 +1,5 @@
-"""Drawings of how networks work. The marks mean the same everywhere:
-
-a grid is a feature map, an orange box is a patch, a ring is a pixel, a dashed box is a cut, and a hatched
-cell is padding.
+"""Drawings of how networks work. A grid is a feature map, an orange box a patch, a ring a pixel, a dashed
+box a cut, and a hatched cell is padding.
 
 sheet, grid, box, ring   the marks themselves
 stack                    what one output of a stack of layers sees, along one axis
@@ -9,8 +7,8 @@ stamps                   a transposed convolution, after some of its stamps
 u_shape                  the maps of a traced network, as people draw a U-Net
 """
 
+from collections import namedtuple
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.collections import LineCollection, PatchCollection
@@ -35,12 +33,7 @@ def sheet(columns, rows, width=7):
 
 
 def grid(axis, top, left, fills, side=1.0):
-    """A feature map: one cell for every colour of `fills`, an array (rows, columns) of colours.
-
-    Args:
-        top, left: the first cell's row and column on the sheet.
-        side: of a cell, in units of the sheet.
-    """
+    """A feature map from row `top` and column `left` on: a cell for every colour in fills (rows, columns)."""
     fills = np.asarray(fills, dtype=object)
     corners = [(left - 0.5 + c * side, top - 0.5 + r * side) for r, c in np.ndindex(fills.shape)]
     cells(axis, corners, fills.flatten(), side)
@@ -64,16 +57,7 @@ def ring(axis, row, column, radius=0.34):
         axis.add_patch(Circle((column, row), radius, fill=False, ec=colour, lw=width))
 
 
-# --- a stack of layers -----------------------------------------------------------------------------------
-
-
-class Step(NamedTuple):
-    """What a layer does along one axis."""
-
-    kernel: int = 3
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
+Step = namedtuple("Step", "kernel stride padding dilation", defaults=(3, 1, 0, 1))  # a layer along one axis
 
 
 def size_jump_start(steps):
@@ -95,11 +79,7 @@ def reads(steps, output):
 
 
 def stack(steps, positions=28):
-    """The image's positions at the bottom, a row for every layer above it, and the cone of one output.
-
-    Args:
-        steps: layers from the image upwards, each a `Step`.
-        positions: of the image.
+    """The cone of one output: the image's positions at the bottom, and a row for every `Step` above it.
 
     Returns a matplotlib Figure. Raises ValueError where a layer has no output.
     """
@@ -108,9 +88,7 @@ def stack(steps, positions=28):
         room = lengths[-1] + 2 * padding - (kernel - 1) * dilation - 1
         lengths.append(room // stride + 1)
         if room < 0:
-            raise ValueError(
-                f"layer {len(lengths) - 1} has no output: its kernel is larger than its map; make it smaller."
-            )
+            raise ValueError(f"layer {len(lengths) - 1} has no output; make its kernel smaller.")
     output = lengths[-1] // 2
     numbers, cone = size_jump_start(steps), reads(steps, output)
     figure, axis = sheet(positions + 26, 2 * len(lengths) + 1.6)
@@ -150,15 +128,10 @@ def said(step):
     return ", ".join([f"k {step.kernel}"] + [f"{name} {n}" for name, n, usual in unusual if n != usual])
 
 
-# --- a transposed convolution ----------------------------------------------------------------------------
-
-
 def stamps(kernel, stride, done, inputs=3):
     """A map of inputs x inputs, and its canvas after the first `done` stamps of a kernel of ones.
 
-    The number in a cell of the canvas says how many stamps cover it; the last stamp has an orange box.
-
-    Returns a matplotlib Figure, and the canvas: an array (rows, columns) of counts.
+    Returns a matplotlib Figure, and an array (rows, columns): how many stamps cover each cell of the canvas.
     """
     side = (inputs - 1) * stride + kernel
     canvas = np.zeros((side, side), dtype=int)
@@ -182,8 +155,6 @@ def stamps(kernel, stride, done, inputs=3):
     return figure, canvas
 
 
-# --- architectures ---------------------------------------------------------------------------------------
-
 LOOKS = {  # of an operation: its name in the key, its colour, its hatch
     "conv2d": ("convolution", PALETTE[3], None),
     "max_pool2d": ("max pooling", PALETTE[2], "\\\\\\"),
@@ -197,16 +168,11 @@ JOINS = "cat", "add", "max_unpool2d"  # what uses a map of the way down again
 
 
 def u_shape(field, width=7):
-    """The maps of a network: in the order in which they are computed, and the lower, the coarser they are.
+    """The maps of a network in their order, the lower, the coarser; arrows lead to where one is used again.
 
-    Over a map stands its number of channels, below the first of each size its rows and columns. An arrow
-    leads from the way down to where its map is used again.
+    Over a map stands its number of channels, below the first of each size its rows and columns.
 
-    Args:
-        field: `pixelpatch.ReceptiveField` of the network.
-        width: in inches.
-
-    Returns a matplotlib Figure.
+    Takes the network's `pixelpatch.ReceptiveField`; returns a matplotlib Figure, `width` inches wide.
     """
     drawn = [layer for layer in field.layers if layer.op in LOOKS]
     tallest, left, level, corners = drawn[0].shape[2], 0.0, 0, []

@@ -34,18 +34,15 @@ STYLE = """<style>
 class Knob(widgets.VBox):
     """Controls, and below them a drawing and a sentence that follow.
 
-    Args:
-        draw: function of the controls' values, by name, that returns a matplotlib Figure and a sentence that
-            says what the drawing shows.
-        controls: name -> ipywidgets control, with a description.
-        strip: a few positions, as mappings of name to value, for where no kernel runs.
+    `draw` takes the controls' values by name, and returns a matplotlib Figure and the sentence; `strip` holds
+    a few positions (name -> value) for where no kernel runs.
     """
 
     def __init__(self, draw, controls, strip):
         self.draw, self.controls, self.strip = draw, controls, strip
         self.screen = widgets.HTML()
-        rows = [widgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"}), self.screen]
-        super().__init__([widgets.HTML(STYLE), *rows])
+        turn = widgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
+        super().__init__([widgets.HTML(STYLE), turn, self.screen])
         self.add_class("pixel-knob")
         for control in controls.values():
             control.observe(self.turned, "value")
@@ -60,10 +57,8 @@ class Knob(widgets.VBox):
             return
         figure.savefig(file := BytesIO(), format="png", dpi=100)
         plt.close(figure)
-        picture, said = b64encode(file.getvalue()).decode(), html.escape(sentence)
-        self.screen.value = (
-            f"<img alt='{said}' src='data:image/png;base64,{picture}'><p role='status'>{said}</p>"
-        )
+        picture, said = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}", html.escape(sentence)
+        self.screen.value = f"<img alt='{said}' src='{picture}'><p role='status'>{said}</p>"
 
     def _ipython_display_(self):
         for position in self.strip:
@@ -71,13 +66,13 @@ class Knob(widgets.VBox):
         display(self._repr_mimebundle_() | {"text/plain": ""}, raw=True)
 
 
-def below(value, bound):
-    """A number in words: rounding is a claim, since its digits differ from machine to machine."""
+def below(value, bound):  # rounding is a claim: its digits differ from machine to machine
     return f"less than {bound}" if value < bound else f"{value:.2f}"
 
 
 def slider(description, low, high, value, **options):
-    return widgets.IntSlider(value, low, high, description=description, continuous_update=True, **options)
+    options |= {"description": description, "style": {"description_width": "initial"}}
+    return widgets.IntSlider(value, low, high, **options)
 
 
 def build_a_stack():
@@ -120,7 +115,7 @@ def stamp_by_stamp():
 
     def draw(kernel, stride, done):
         figure, canvas = stamps(kernel, stride, done)
-        counts = ", ".join(str(n) for n in sorted(set(canvas.flatten().tolist())))
+        counts = ", ".join(map(str, sorted({*canvas.flatten().tolist()})))
         return figure, f"After {done} of 9 stamps the cells of the canvas are covered {counts} times."
 
     strip = [{"kernel": k, "stride": 2, "done": done} for k, done in [(3, 2), (3, 9), (4, 9)]]
@@ -131,10 +126,7 @@ def stamp_by_stamp():
 def shift_and_stitch(patch_nets, image, classes):
     """Shifted copies fill a map of classes; beside it the map that a network with holes makes at once.
 
-    Args:
-        patch_nets: name -> `utils.networks.PatchNet`, the choices.
-        image: (1, 1, H, W), mirrored at its borders.
-        classes: names of the classes.
+    Takes name -> `PatchNet`, the choices; an image (1, 1, H, W), to be mirrored; and the classes' names.
     """
     known = {}
     for name, net in patch_nets.items():
@@ -168,12 +160,9 @@ def shift_and_stitch(patch_nets, image, classes):
 
 
 def slide_a_tile(network, image, side=48):
-    """One tile of an image, labelled on its own with a halo, against the same place in the whole image.
+    """A tile of side x side pixels, labelled on its own with a halo, against the same place in the image.
 
-    Args:
-        network: a U-Net of the series with three poolings, in eval mode.
-        image: (1, 1, H, W), at least 192 x 192.
-        side: of the tile in pixels.
+    Takes a U-Net with three poolings, in eval mode, and an image (1, 1, H, W) of at least 192 x 192 pixels.
     """
     with torch.inference_mode():
         whole = network(image)
@@ -191,7 +180,7 @@ def slide_a_tile(network, image, side=48):
         outline(left, cut.start, cut.start, cut.stop, cut.stop, edgecolor="white", linestyle="--")
         left.set_title("tile, and cut (dashed)", fontsize=10)
         figure.colorbar(right.imshow(error, cmap="magma", vmin=0, vmax=1), ax=right)
-        right.set_title("error of the tile's scores (sd)", fontsize=10)
+        right.set_title("error of the tile's scores (sd, up to 1)", fontsize=10)
         for axis in (left, right):
             axis.set(xticks=[], yticks=[])
         return figure, (

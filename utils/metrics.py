@@ -97,9 +97,7 @@ def _cells(predicted_membrane, true_membrane):
     """True cells (H, W), 0 on membranes, which are left out of the scores; and predicted cells, grown."""
     predicted, true = np.asarray(predicted_membrane), np.asarray(true_membrane)
     if predicted.dtype != bool or true.dtype != bool:
-        raise TypeError(
-            f"The masks are {predicted.dtype} and {true.dtype}, expected bool, as in `labels == 1`."
-        )
+        raise TypeError(f"The masks are {predicted.dtype} and {true.dtype}, expected bool: `labels == 1`.")
     if predicted.shape != true.shape or true.ndim != 2:
         shapes = f"{predicted.shape} and {true.shape}"
         raise ValueError(f"The masks are {shapes}, expected the same (H, W); score one picture at a time.")

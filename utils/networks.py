@@ -73,12 +73,9 @@ class PatchNet(nn.Module):
 def convolutional(patch_net):
     """The same weights for images of any size: every fully connected layer becomes a convolution.
 
-    The first fully connected layer reads a map of s x s positions: as a convolution it has an s x s kernel,
-    its weights reshaped. The later ones become 1 x 1 (Long et al. 2015, section 3.1).
-
-    The new network has copies of the PatchNet's weights, in the same order: (N, C, H, W) -> scores
-    (N, classes, h, w), one for every window whose top left corner lies at a multiple of the stride, which is
-    2 to the number of pooling layers.
+    The first of them gets a kernel as large as its map, the later ones 1 x 1 (Long et al. 2015, section 3.1).
+    Weights are copied, in the same order. (N, C, H, W) -> scores (N, classes, h, w), one for every window
+    whose top left corner lies at a multiple of the stride, which is 2 to the number of pooling layers.
     """
     layers = [*deepcopy(patch_net.features)]
     depth = patch_net.features[0].out_channels
@@ -97,10 +94,8 @@ def a_trous(patch_net):
     """The same weights, with a score for every window: strides become holes ("a trous", dilation).
 
     Every pooling layer moves on by one pixel instead of two, and all that follows it reads only every second
-    pixel of what it read before. See Long et al. 2015, section 3.2 ("filter rarefaction").
-
-    The new network has copies of the PatchNet's weights, in the same order: (N, C, H, W) -> scores
-    (N, classes, H - window + 1, W - window + 1).
+    pixel of what it read before (Long et al. 2015, section 3.2, "filter rarefaction"). Weights are copied, in
+    the same order. (N, C, H, W) -> scores (N, classes, H - window + 1, W - window + 1).
     """
     network, dilation = convolutional(patch_net), 1
     for layer in network:
@@ -335,11 +330,7 @@ def for_whole_images(network):
 
 
 class InCrops(nn.Module):
-    """A network for crops of one size, applied to images (N, C, H, W) that are whole multiples of it.
-
-    (The released code of Noh, Hong and Han cuts object proposals, which overlap, and keeps the largest score
-    of each pixel. Our crops lie side by side.)
-    """
+    """A network for crops of one size, applied to images (N, C, H, W) that are whole multiples of it."""
 
     def __init__(self, network):
         super().__init__()

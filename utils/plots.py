@@ -27,13 +27,11 @@ def panels(pictures, classes=(), width=3.2):
         if np.issubdtype(picture.dtype, np.floating):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         else:
-            axis.imshow(
-                picture,
-                cmap=ListedColormap(colours(len(classes))),
-                vmin=-0.5,
-                vmax=len(classes) - 0.5,
-                interpolation="nearest",
+            palette, limits = (
+                ListedColormap(colours(len(classes))),
+                {"vmin": -0.5, "vmax": len(classes) - 0.5},
             )
+            axis.imshow(picture, cmap=palette, interpolation="nearest", **limits)
         axis.set_title(title, fontsize=10)
         axis.set(xticks=[], yticks=[])
     if classes:

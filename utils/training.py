@@ -30,14 +30,14 @@ def train(
         loss: function of scores and targets that gives one number.
         checkpoint: path. Where it holds an interrupted run of the same kind, that run goes on; otherwise a
             new one starts. It is replaced as a whole every 100 steps, and removed at the end.
-        slower: name of a part of the network -> the factor by which its learning rate is smaller.
+        slower: name of a part of the network -> what its learning rate is multiplied with.
 
     Returns the loss of every step of this call, a list of floats.
     """
     device = best_device()
     network.to(device, memory_format=torch.channels_last).train()
-    groups, rates = _groups(network, learning_rate, slower or {})
-    optimizer = torch.optim.Adam(groups)
+    groups = _groups(network, learning_rate, slower or {})
+    optimizer, rates = torch.optim.Adam([{"params": each} for each in groups.values()]), [*groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rates, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
@@ -66,12 +66,12 @@ def train(
 
 
 def _groups(network, learning_rate, slower):
-    """Adam's parameter groups, and the highest learning rate of each."""
+    """Highest learning rate -> the parameters that learn at it."""
     groups = {}
     for name, weight in network.named_parameters():
         factor = next((each for part, each in slower.items() if name.startswith(f"{part}.")), 1)
         groups.setdefault(learning_rate * factor, []).append(weight)
-    return [{"params": weights} for weights in groups.values()], [*groups]
+    return groups
 
 
 def best_device():

@@ -68,12 +68,8 @@ def sliding_window(classifier, image, window, stride=1, batch=32):
 def random_patches(pictures, window, batch=256):
     """A source of training batches: windows around random pixels, and the class of each middle pixel.
 
-    All windows of one batch are turned or flipped alike: tissue has no upright direction.
-
-    Args:
-        pictures: `utils.data.Pictures`; their borders are mirrored.
-        window: side of the window in pixels, odd.
-        batch: number of windows, N.
+    All windows of one batch are turned or flipped alike: tissue has no upright direction. The borders of the
+    `utils.data.Pictures` are mirrored.
 
     Returns a function of a torch.Generator that gives patches (N, C, window, window) and classes (N,).
     """

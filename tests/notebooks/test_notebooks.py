@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_rules import (
     RULES,
+    answers_are_out_of_sight,
     executed_in_order,
     headings_in_order,
     leads_to_next_chapter,
@@ -15,6 +16,7 @@ from notebook_rules import (
     no_errors,
     no_path_of_one_machine,
     no_widget_state,
+    one_name_for_one_thing,
     pictures_have_words,
     prose,
     rounding_is_a_claim,
@@ -94,6 +96,9 @@ BAD = [
     (headings_in_order, notebook_with(text="# Another title")),
     (headings_in_order, notebook_with(text="### Too deep")),
     (headings_in_order, new_notebook(cells=[new_markdown_cell("no title")])),
+    (one_name_for_one_thing, notebook_with(text="The shortcuts bring detail.")),
+    (one_name_for_one_thing, notebook_with(text="Each input paints on the canvas.")),
+    (answers_are_out_of_sight, notebook_with(printed("42"), source="my_guess = 41")),
     (short_enough, new_notebook(cells=[new_code_cell("1") for _ in range(36)])),
     (short_enough, notebook_with(printed("x" * 3_000_000))),
     (links_lead_somewhere, notebook_with(text="[gone](gone.ipynb)")),

@@ -49,7 +49,7 @@ def test_a_stack_is_drawn_with_its_numbers():
 
 
 def test_a_stack_without_an_output_says_which_layer():
-    with pytest.raises(ValueError, match="layer 2 has no output: its kernel is larger than its map"):
+    with pytest.raises(ValueError, match="layer 2 has no output; make its kernel smaller"):
         stack([Step(3, stride=3), Step(5, dilation=4)], positions=12)
 
 
