@@ -75,11 +75,11 @@ def test_patches_have_the_sizes_that_the_chapters_derive():
 
 
 def test_the_order_is_what_the_readme_says():
-    """In every class U-Net leads with every seed; in the mean, no seed changes the order of the others."""
+    """U-Net leads in every class on average; in the mean of the classes no seed changes the order."""
     found = {name: quality(name) for name in NETWORKS}
-    others = torch.stack([found[name].classes for name in NETWORKS if name != "unet"]).amax((0, 1))
-    assert (found["unet"].classes.amin(0) > others).all()
-    groups = [("unet-without-skips", "segnet"), ("patch-65",), ("fcn-8s",), ("deconvnet",)]
+    others = torch.stack([found[name].classes.mean(0) for name in NETWORKS if name != "unet"]).amax(0)
+    assert (found["unet"].classes.mean(0) > others).all()
+    groups = [("unet",), ("unet-without-skips", "segnet"), ("patch-65", "fcn-8s"), ("deconvnet",)]
     for better, worse in pairwise(groups):
         least = min(found[name].mean.min() for name in better)
         assert least > max(found[name].mean.max() for name in worse), (better, worse)

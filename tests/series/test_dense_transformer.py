@@ -15,6 +15,7 @@ from experiments import trial
 from experiments.bender import POINTS, SIDE, Bender
 from experiments.dense_transformer import (
     EMPTY,
+    NEAREST,
     DenseTransformerNet,
     GivenWarp,
     corners,
@@ -190,8 +191,9 @@ def test_before_training_it_is_the_unet(level, size):
     unet = UNet(depth=2, width=2, widest=24).double()
     unet.load_state_dict({name: network.state_dict()[name] for name in unet.state_dict()})
     image = torch.rand(2, 1, *size, dtype=torch.float64)
-    close(network(image), unet(image), 1e-10)
-    close(network.positions(image), home(size[0] >> level, size[1] >> level, 2))
+    at_home = home(size[0] >> level, size[1] >> level, 2)
+    close(network(image, at_home), unet(image), 1e-10)
+    close(network.positions(image), at_home, 1.5 * (1 - NEAREST))  # tanh never reaches the border
     assert (moved(network)(image) - unet(image)).abs().max() > 1e-3
 
 
@@ -223,11 +225,12 @@ def test_an_image_that_cannot_be_halved_is_refused(ask):
         ask(small(), torch.rand(1, 1, 30, 32))
 
 
-def test_a_bound_on_the_control_points_is_kept():
+@pytest.mark.parametrize("bounded", [True, False])
+def test_control_points_stay_on_the_map_where_they_are_bounded(bounded):
     torch.manual_seed(0)
-    network = moved(DenseTransformerNet(depth=2, width=2, level=1, reach=0.1), amount=50).double()
-    away = (network.positions(torch.rand(1, 1, 8, 8).double()) - home(4, 4)).abs()  # nodes = control points
-    assert 0.099 < away.max() < 0.1 + 1e-9
+    network = moved(DenseTransformerNet(depth=2, width=2, level=1, bounded=bounded), amount=50).double()
+    farthest = network.positions(torch.rand(1, 1, 8, 8).double()).abs().max()  # nodes = control points
+    assert 0.999 < farthest < 1 + 1e-9 if bounded else farthest > 2
 
 
 def test_the_localisation_network_learns():

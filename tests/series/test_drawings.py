@@ -45,7 +45,10 @@ def pairs(layer):
 
 def test_a_stack_is_drawn_with_its_numbers():
     figure = stack([Step(3), Step(2, stride=2)], positions=20)
-    assert " ".join(words(figure)) == "size jump start image 1 1 0 layer 1 3 1 0 layer 2 4 2 0"
+    assert (
+        " ".join(words(figure))
+        == "size jump start image 1 1 0 layer 1: k 3 3 1 0 layer 2: k 2, stride 2 4 2 0"
+    )
 
 
 def test_a_stack_without_an_output_says_which_layer():
