@@ -80,13 +80,13 @@ def crops_with_surroundings(side, pictures):
     return random_crops(pictures, 64, batch=4, margin=side // 2)
 
 
-def learned(make, draw=crops, steps=STEPS):
+def learned(make, draw=crops):
     """A function of a seed: one network, trained as those of chapter 5b are, but for what `make` changes."""
 
     def train_one(seed):
         torch.manual_seed(seed)
         network = make()
-        train(network, draw(micrographs("train")), steps, seed=seed)
+        train(network, draw(micrographs("train")), STEPS, seed=seed)
         return network
 
     return train_one
