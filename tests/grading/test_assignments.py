@@ -145,6 +145,14 @@ def test_whole_notebook_runs(path, monkeypatch):
 
 
 @each_assignment
+def test_a_check_tells_its_reader_no_answer(path):
+    """What it tries and its hints, which list wrong answers, are in `grading.visible`."""
+    release = cells(ROOT / "notebooks/assignments/release" / path.stem / path.name)
+    for cell in filter(is_test, release.values()):
+        assert len(cell.source.splitlines()) <= 3 and "gives=" not in cell.source
+
+
+@each_assignment
 def test_untouched_release_scores_nothing(path):
     release = cells(ROOT / "notebooks/assignments/release" / path.stem / path.name)
     space = {}

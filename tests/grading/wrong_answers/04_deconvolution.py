@@ -51,7 +51,7 @@ def exact_right(kernel, stride):
     return padding, 2 * padding - kernel + stride
 
 
-class painters:
+class stamps_on:
     def rounded(output, size, kernel, stride, padding):
         """divides"""
         inputs = [((output + padding - tap) // stride, tap) for tap in reversed(range(kernel))]
@@ -68,19 +68,19 @@ class painters:
 
     def padding_subtracted(output, size, kernel, stride, padding):
         """cuts"""
-        return painters_right(output - 2 * padding, size, kernel, stride, padding)
+        return stamps_on_right(output - 2 * padding, size, kernel, stride, padding)
 
     def padding_ignored(output, size, kernel, stride, padding):
         """cuts"""
-        return painters_right(output, size, kernel, stride, 0)
+        return stamps_on_right(output, size, kernel, stride, 0)
 
     def turned(output, size, kernel, stride, padding):
         """first tap"""
-        return [(at, kernel - 1 - tap) for at, tap in painters_right(output, size, kernel, stride, padding)]
+        return [(at, kernel - 1 - tap) for at, tap in stamps_on_right(output, size, kernel, stride, padding)]
 
     def one_tap_too_many(output, size, kernel, stride, padding):
         """kernel - 1"""
-        return painters_right(output, size, kernel + 1, stride, padding)
+        return stamps_on_right(output, size, kernel + 1, stride, padding)
 
     def reads_like_a_convolution(output, size, kernel, stride, padding):
         """reads"""
@@ -89,18 +89,18 @@ class painters:
 
     def stride_of_one_only(output, size, kernel, stride, padding):
         """stride positions further"""
-        return painters_right(output, size, kernel, 1, padding)
+        return stamps_on_right(output, size, kernel, 1, padding)
 
     def inputs_without_taps(output, size, kernel, stride, padding):
         """pairs"""
-        return [at for at, tap in painters_right(output, size, kernel, stride, padding)]
+        return [at for at, tap in stamps_on_right(output, size, kernel, stride, padding)]
 
     def in_the_order_of_taps(output, size, kernel, stride, padding):
         """smallest input first"""
-        return painters_right(output, size, kernel, stride, padding)[::-1]
+        return stamps_on_right(output, size, kernel, stride, padding)[::-1]
 
 
-def painters_right(output, size, kernel, stride, padding):
+def stamps_on_right(output, size, kernel, stride, padding):
     """For the functions here: what is right."""
     taps = [(at, output + padding - at * stride) for at in range(size)]
     return [(at, tap) for at, tap in taps if 0 <= tap < kernel]
@@ -109,11 +109,11 @@ def painters_right(output, size, kernel, stride, padding):
 class overlap_mean:
     def sum_instead_of_mean(x, kernel, stride):
         """their sum"""
-        return paint(x, kernel, stride)[0]
+        return stamp(x, kernel, stride)[0]
 
     def overwritten(x, kernel, stride):
-        """last painting"""
-        return paint(x, kernel, stride, add=False)[0]
+        """last stamp"""
+        return stamp(x, kernel, stride, add=False)[0]
 
     def turned(x, kernel, stride):
         """turns no kernel"""
@@ -121,11 +121,11 @@ class overlap_mean:
 
     def divided_by_taps(x, kernel, stride):
         """size of the kernel"""
-        return paint(x, kernel, stride)[0] / kernel[0, 0].numel()
+        return stamp(x, kernel, stride)[0] / kernel[0, 0].numel()
 
     def divided_by_the_largest_count(x, kernel, stride):
         """each pixel by its own"""
-        canvas, count = paint(x, kernel, stride)
+        canvas, count = stamp(x, kernel, stride)
         return canvas / count.max()
 
     def mean_over_channels(x, kernel, stride):
@@ -137,8 +137,8 @@ class overlap_mean:
         return overlap_right(x[:1], kernel[:1], stride)
 
     def zero_by_zero(x, kernel, stride):
-        """never painted"""
-        canvas, count = paint(x, kernel, stride)
+        """never stamped"""
+        canvas, count = stamp(x, kernel, stride)
         return canvas / count
 
     def stride_ignored(x, kernel, stride):
@@ -154,8 +154,8 @@ class overlap_mean:
         return overlap_right(x, kernel, (stride[0], stride[0]))
 
 
-def paint(x, kernel, stride, add=True):
-    """For the functions here: the sum of all paintings, or the last, and how many there were."""
+def stamp(x, kernel, stride, add=True):
+    """For the functions here: the sum of all stamps, or the last, and how many there were."""
     (_, height, width), (_, outputs, rows, cols) = x.shape, kernel.shape
     canvas = torch.zeros(outputs, (height - 1) * stride[0] + rows, (width - 1) * stride[1] + cols)
     count = torch.zeros_like(canvas)
@@ -163,19 +163,19 @@ def paint(x, kernel, stride, add=True):
         for col in range(width):
             top, left = row * stride[0], col * stride[1]
             place = (slice(None), slice(top, top + rows), slice(left, left + cols))
-            painted = torch.einsum("i,iokl->okl", x[:, row, col], kernel)
-            canvas[place] = canvas[place] + painted if add else painted
+            stamped = torch.einsum("i,iokl->okl", x[:, row, col], kernel)
+            canvas[place] = canvas[place] + stamped if add else stamped
             count[place] += 1
     return canvas, count
 
 
 def overlap_right(x, kernel, stride):
     """For the functions here: what is right."""
-    canvas, count = paint(x, kernel, stride)
+    canvas, count = stamp(x, kernel, stride)
     return canvas / count.clamp(min=1)
 
 
-class even_paint:
+class even_stamp:
     def whole_kernel(kernel, stride):
         """each phase"""
         return kernel / kernel.sum()
