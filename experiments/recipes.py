@@ -34,10 +34,10 @@ class Recipe(NamedTuple):
     slower: dict[str, float] | None = None  # part of the network -> factor of its rate
 
 
-def _patch_recipe(window, **others):
+def _patch_recipe(window, bend=0, **others):
     # Trained in its dense form, on all windows of a crop at once; chapter 3 shows that this is the same.
     return Recipe(
-        draw=lambda pictures: random_crops(pictures, 64, batch=4, margin=window // 2),
+        draw=lambda pictures: random_crops(pictures, 64, batch=4, margin=window // 2, bend=bend),
         form=a_trous,
         **others,
     )
@@ -98,6 +98,7 @@ def weighted_cross_entropy(scores, targets):
     return (losses * weights).sum() / weights.sum()
 
 
+REAL = {"steps": 3000, "bend": 4, "pictures": _real_slices}
 RECIPES = {
     **{f"patch-{window}": _patch_recipe(window) for window in (5, 9, 17, 33, 65)},
     **{f"fcn-{stride}s": _crop_recipe() for stride in (32, 16, 8)},
@@ -106,10 +107,10 @@ RECIPES = {
     "unet": _crop_recipe(),
     "unet-without-skips": _crop_recipe(),
     "unet-weighted": _crop_recipe(pictures=_with_border_weights, loss=weighted_cross_entropy),
-    "real-patch-65": _patch_recipe(65, steps=3000, pictures=_real_slices),
-    "real-fcn-8s": _crop_recipe(bend=4, pictures=_real_slices),
-    "real-deconvnet": _crop_recipe(bend=4, pictures=_real_slices),
-    "real-unet": _crop_recipe(bend=4, pictures=_real_slices, steps=10_000, learning_rate=1e-2),
+    # All four alike: so many steps, batch normalisation, crops turned, flipped and bent.
+    "real-patch-65": _patch_recipe(65, **REAL),
+    **dict.fromkeys(["real-fcn-8s", "real-deconvnet", "real-unet"], _crop_recipe(**REAL)),
+    "real-unet-longer": _crop_recipe(**REAL | {"steps": 10_000, "learning_rate": 1e-2}),
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }

@@ -36,11 +36,12 @@ class PatchNet(nn.Module):
         window: side of the window in pixels; odd, so that there is a middle pixel, and at least 5.
         width: channels of every convolution.
         hidden: units of the first fully connected layer.
+        batch_norm: True normalises after every convolution, which N4 did not.
 
     Raises ValueError where the window is even or below 5.
     """
 
-    def __init__(self, window=65, classes=3, width=16, hidden=64, channels=1):
+    def __init__(self, window=65, classes=3, width=16, hidden=64, channels=1, batch_norm=False):
         super().__init__()
         if window < 5 or window % 2 == 0:
             raise ValueError(
@@ -50,7 +51,7 @@ class PatchNet(nn.Module):
         layers, size, depth = [], window, channels
         while size > 4:
             kernel = 4 if size % 2 else 5
-            layers += [nn.Conv2d(depth, width, kernel), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+            layers += [*_layer(nn.Conv2d, depth, width, kernel, 0, batch_norm), nn.MaxPool2d(2)]
             size, depth = (size - kernel + 1) // 2, width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
@@ -361,10 +362,10 @@ SHIPPED = {
     "unet": UNet,
     "unet-without-skips": partial(UNet, skips=False),
     "unet-weighted": UNet,
-    "real-patch-65": partial(PatchNet, 65, classes=2),
-    "real-fcn-8s": partial(FCN, 8, classes=2),
+    "real-patch-65": partial(PatchNet, 65, classes=2, batch_norm=True),
+    "real-fcn-8s": partial(FCN, 8, classes=2, batch_norm=True),
     "real-deconvnet": partial(DeconvNet, classes=2),
-    "real-unet": partial(UNet, classes=2, batch_norm=True),
+    **dict.fromkeys(["real-unet", "real-unet-longer"], partial(UNet, classes=2, batch_norm=True)),
 }
 
 

@@ -62,10 +62,12 @@ def test_patch_net_refuses_a_patch_of_another_size():
         PatchNet(17)(torch.zeros(2, 1, 33, 33))
 
 
-@pytest.mark.parametrize("window", [5, 9, 17, 23])
-def test_one_function_in_three_forms(window):
+@pytest.mark.parametrize("window, batch_norm", [(5, False), (9, False), (17, True), (23, False)])
+def test_one_function_in_three_forms(window, batch_norm):
     torch.manual_seed(window)
-    net = PatchNet(window, width=5, hidden=7, channels=2).double().eval()
+    net = PatchNet(window, width=5, hidden=7, channels=2, batch_norm=batch_norm).double()
+    net(torch.rand(9, 2, window, window, dtype=torch.float64))  # so that the norm has statistics of its own
+    net.eval()
     image = torch.rand(1, 2, 25, 31, dtype=torch.float64)
     literal = sliding_window(net, image, window)
     stride = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in net.features)
