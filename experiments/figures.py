@@ -390,6 +390,64 @@ def tile_and_halo():
     return figure
 
 
+# --- chapters 7 and 7b: what a layer can do to the patch, and the border ---------------------------------
+
+
+def three_verdicts():
+    """A cone from a pixel to its patch; the same and a mean over everything; two maps, each stretched."""
+    figure, axis = sheet(30, 13)
+    for left, title in (
+        (0.6, "keeps the patch"),
+        (10.4, "sees the whole image"),
+        (20.2, "local, but depends\non the size"),
+    ):
+        label(axis, 0.8, left + 4, title, weight="bold", va="top")
+    for left in 0.6, 10.4:
+        fills = blank(1, 9)
+        fills[0, 2:7] = SEEN
+        for row, row_fills in (10.6, fills), (7.4, blank(1, 9)), (4.2, blank(1, 9)):
+            grid(axis, row, left + 0.5, row_fills)
+        for row in 4.7, 7.9:
+            for away in (-1, 0, 1) if row < 5 else (-2, 0, 2):
+                line(axis, (row, left + 4.5), (row + 2.2, left + 4.5 + away))
+        ring(axis, 4.2, left + 4.5)
+        box(axis, 10.6, left + 2.5, 1, 5)
+        label(axis, 12, left + 4.5, "image", color=GREY)
+    line(axis, (9.8, 10.5), (9.8, 19.4), color="black", lw=1.2, marker="|", ms=7)
+    line(axis, (9.8, 18.6), (9, 18.6), color="black", lw=1.2)
+    axis.add_patch(Circle((18.6, 8.9), 0.75, fc=AMBER, ec="black", lw=1.2, zorder=3))
+    label(axis, 8.9, 18.6, "x\u0304", zorder=4)
+    line(axis, (8.2, 18.4), (4.6, 15.3), color="black", lw=1.2)
+    for row, count in (4.2, 3), (9, 5):
+        grid(axis, row + 1.2, 21.2, blank(1, count, BLUE), side=1.4)
+        for number in range(2 * count):  # corners on corners: places of the larger map, on the smaller one
+            at = 21.4 + 1.4 * number * (count - 1) / (2 * count - 1)
+            line(axis, (row, at), (row + 1.5, at), color="black", lw=0.8, marker="o", ms=3.5, markevery=[0])
+        label(axis, row + 3, 20.7, f"steps of {count - 1}/{2 * count - 1}", ha="left", color=GREY)
+    return figure
+
+
+def padding_once_or_often():
+    """Three layers at the border of an image: zeros added to the image alone, or in every layer."""
+    figure, axis = sheet(30, 14)
+    for left, title, extra in (4, "zeros once", (3, 2, 1, 0)), (19, "zeros in every layer", (1, 1, 1, 0)):
+        label(axis, 0.9, left + 3, title, weight="bold")
+        for level, count in enumerate(extra):
+            row = 11.4 - 2.8 * level
+            computed = level and extra[0] == 3  # what stands outside the image was computed, not added
+            corners = [(left - 1 - at - 0.5, row - 0.5) for at in range(count)]
+            fills = [BLUE if computed else "white"] * count
+            cells(axis, corners, fills, hatch=None if computed else "/////")
+            grid(axis, row, left, blank(1, 7))
+            name = f"layer {level}" if level else "image"
+            label(axis, row, left + 7, name, ha="left", color=GREY)
+            for away in (-1, 0, 1) if level else ():
+                line(axis, (row + 0.5, left), (row + 2.3, left + away))
+        ring(axis, 3, left)
+        line(axis, (2, left - 0.5), (12.4, left - 0.5), color="black", linestyle=":", lw=1.4)
+    return figure
+
+
 # --- chapter 0: the whole series -------------------------------------------------------------------------
 
 UPPER = "windows", "receptive fields", "all at once", "enlarging"
@@ -465,6 +523,8 @@ FIGURES = {
     "unpooling": unpooling,
     "deconvnet-and-segnet": deconvnet_and_segnet,
     "tile-and-halo": tile_and_halo,
+    "three-verdicts": three_verdicts,
+    "padding-once-or-often": padding_once_or_often,
     "code-map": code_map,
 }
 
