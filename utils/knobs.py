@@ -100,7 +100,7 @@ def build_a_stack():
 
     chosen.observe(show_chosen, "value")
     plain = {"layers": 3, "kernel": 3, "stride": 1, "padding": 0, "dilation": 1}
-    knob = Knob(draw, controls, [plain, plain | {"stride": 2}])
+    knob = Knob(draw, controls, [plain, plain | {"stride": 2}, plain | {"layers": 1, "dilation": 3}])
     knob.children = chosen, *knob.children
     return knob
 
@@ -116,7 +116,7 @@ def stamp_by_stamp():
     def draw(kernel, stride, done):
         figure, canvas = stamps(kernel, stride, done)
         counts = ", ".join(map(str, sorted({*canvas.flatten().tolist()})))
-        return figure, f"After {done} of 9 stamps the cells of the canvas are covered {counts} times."
+        return figure, f"Kernel {kernel}, stride {stride}, {done} of 9 stamps: cells covered {counts} times."
 
     strip = [{"kernel": k, "stride": 2, "done": done} for k, done in [(3, 2), (3, 9), (4, 9)]]
     return Knob(draw, controls, strip)

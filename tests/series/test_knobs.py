@@ -48,9 +48,9 @@ def test_a_stack_without_an_output_says_so_and_keeps_its_drawing():
 def test_stamps_are_counted():
     knob = stamp_by_stamp()
     assert said(knob, done=9, kernel=3, stride=2) == (
-        "After 9 of 9 stamps the cells of the canvas are covered 1, 2, 4 times."
+        "Kernel 3, stride 2, 9 of 9 stamps: cells covered 1, 2, 4 times."
     )
-    assert said(knob, done=0) == "After 0 of 9 stamps the cells of the canvas are covered 0 times."
+    assert said(knob, done=0) == "Kernel 3, stride 2, 0 of 9 stamps: cells covered 0 times."
 
 
 def test_all_shifted_copies_make_the_dense_map():
@@ -88,7 +88,7 @@ image, classes = micrographs("test").images[:1], micrographs("test").classes
 """
 LIVE = {
     "build_a_stack()": ("layers", "One output of layer 4"),
-    "stamp_by_stamp()": ("stamps", "After 3 of 9 stamps"),
+    "stamp_by_stamp()": ("stamps", "3 of 9 stamps"),
     "shift_and_stitch({'window 9': trained('patch-9')}, image[..., :24, :24], classes)": (
         "copies",
         "2 of 4 copies",
