@@ -390,6 +390,62 @@ def tile_and_halo():
     return figure
 
 
+# --- chapters 6 and 6b: a map that bends -----------------------------------------------------------------
+
+
+def read_and_write():
+    """One node and the four pixels around its position: the encoder reads, the decoder writes."""
+    figure, axis = sheet(30, 13)
+    for left, title, reads in (1, "encoder: reads", True), (17, "decoder: writes", False):
+        label(axis, 0.6, left + 5.5, title, weight="bold")
+        fills = blank(4, 4)
+        fills[1:3, 1:3] = [[pale(1, 0.25), pale(1, 0.5)], [pale(1, 0.4), pale(1, 0.8)]]
+        grid(axis, 3.5, left, fills, side=1.8)
+        grid(axis, 5, left + 9, blank(3, 3), side=1.2)
+        at, node = (7.2, left + 3.4), (6.2, left + 10.1)
+        for row, column in (5.7, 2.2), (5.7, 4), (7.5, 2.2), (7.5, 4):
+            line(axis, at, (row, left + column), color="black", lw=1, marker="o", ms=3, markevery=[1])
+        axis.plot(at[1], at[0], "o", color="white", mec="black", ms=8, mew=1.6, zorder=4)
+        ring(axis, *node, 0.5)
+        start, end = (at, node) if reads else (node, at)
+        style = {"color": MARK, "lw": 2, "shrinkA": 7, "shrinkB": 7, "connectionstyle": "arc3,rad=-0.3"}
+        arrow(axis, start, end, **style)
+        label(axis, 11.6, left + 2.7, "pixels of the map", color=GREY)
+        label(axis, 11.6, left + 10.1, "nodes", color=GREY)
+    return figure
+
+
+def dense_transformer():
+    """A U-Net in which the map is bent on one level of the way down, and bent back on the way up."""
+    figure, axis = sheet(30, 18)
+    for level, (size, inset) in enumerate(((256, 0), (128, 1.6), (64, 3.2))):
+        row, left, right = 1.6 + 2.9 * level, 2 + inset, 27 - inset
+        bar(axis, row, left, 2.6, 1.2, size)
+        bar(axis, row, right, 2.6, 1.2, size)
+        arrow(axis, (row, left + 1.4), (row, right - 1.4))
+        arrow(axis, (row + 0.7, left + 0.5), (row + 2.2, left + 1.2))
+        arrow(axis, (row + 2.2, right - 1.2), (row + 0.7, right - 0.5))
+    bent = pale(1, 0.35)
+    for column, fill in (6.8, BLUE), (12, bent), (17, bent), (22.2, BLUE):
+        bar(axis, 10.3, column, 2.2, 1.2, 32, fill)
+    for start, end in (7.9, 8.6), (10.3, 10.9), (13.1, 15.9), (18.1, 18.7), (20.4, 21.1):
+        arrow(axis, (10.3, start), (10.3, end))
+    bar(axis, 13.2, 14.5, 2.2, 1.2, 16, bent)
+    arrow(axis, (11, 12.3), (12.8, 13.3))
+    arrow(axis, (12.8, 15.7), (11, 16.7))
+    for column, name in (9.4, "bend"), (19.5, "bend back"):
+        shape = (-0.75, -0.8), (0.6, -0.5), (0.75, 0.8), (-0.5, 0.6)
+        axis.add_patch(Polygon([(column + x, 10.3 + y) for x, y in shape], fc="white", ec=MARK, lw=2))
+        label(axis, 8.9, column, name, color=MARK, weight="bold")
+        line(axis, (15.4, column), (11.2, column), color="black", lw=1.2, linestyle="--")
+    bar(axis, 13.2, 5.4, 5, 1.3, "localisation", AMBER)
+    arrow(axis, (11, 6.3), (12.5, 5.9))
+    arrow(axis, (13.2, 7.9), (13.2, 9.3))
+    line(axis, (15.4, 9.4), (15.4, 19.5), color="black", lw=1.2, linestyle="--")
+    label(axis, 16.3, 14.5, "the same positions", color=GREY)
+    return figure
+
+
 # --- chapters 7 and 7b: what a layer can do to the patch, and the border ---------------------------------
 
 
@@ -523,6 +579,8 @@ FIGURES = {
     "unpooling": unpooling,
     "deconvnet-and-segnet": deconvnet_and_segnet,
     "tile-and-halo": tile_and_halo,
+    "read-and-write": read_and_write,
+    "dense-transformer": dense_transformer,
     "three-verdicts": three_verdicts,
     "padding-once-or-often": padding_once_or_often,
     "code-map": code_map,
