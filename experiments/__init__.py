@@ -4,7 +4,7 @@ tissue             how the micrographs of data/micrographs are drawn
 recipes            how each network of data/weights was trained
 comparison         all networks on the same pictures: one table, one figure
 figures            the drawings in notebooks/figures
-dense_transformer  the network of chapter 6, its two layers, and `bender`, a widget to bend by hand
+dense_transformer  the network of chapters 6 and 6b, its two layers, and `bender`, a widget to bend by hand
 factors            what sorts the networks: trainings in which one thing differs
 trial              U-Net against Dense Transformer Network, five seeds each, also through a `lens`
 results            keeps what was measured, one measurement after the other

@@ -114,7 +114,7 @@ RECIPES = {
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }
-# The two that chapter 6 compares: the trial's first pair on pictures through lenses.
+# The two that chapter 6b compares: the trial's first pair on pictures through lenses.
 NETWORKS = SHIPPED | {"dtn": trial.NETWORKS["DTN"], "dtn-rival": trial.NETWORKS["U-Net"]}
 
 

@@ -1,4 +1,4 @@
-"""Warps: every identity that chapter 6 claims, and what the engine and the browser make of them."""
+"""Warps: every identity that chapters 6 and 6b claim, and what the engine and the browser make of them."""
 
 import base64
 import json
