@@ -7,6 +7,8 @@ figures            the drawings in notebooks/figures
 dense_transformer  the network of chapters 6 and 6b, its two layers, and `bender`, a widget to bend by hand
 factors            what sorts the networks: trainings in which one thing differs
 trial              U-Net against Dense Transformer Network, five seeds each, also through a `lens`
+blurred            pooling that blurs before it leaves pixels out, for the networks of chapter 5c
+effective          where networks look, before, during and after their training
 results            keeps what was measured, one measurement after the other
 notebooks          executes the notebooks, stores their outputs, or compares them
 """

@@ -390,6 +390,42 @@ def tile_and_halo():
     return figure
 
 
+# --- chapter 5c: a gap that is seen, or lost --------------------------------------------------------------
+
+
+def seen_or_lost():
+    """A membrane with a gap, at two places: pooled by pairs, and pooled after a blur."""
+    figure, axis = sheet(30, 15.5)
+    for left, title in (4, "max pooling"), (18, "blurred, then every second kept"):
+        label(axis, 0.2, left + 3.5, title, weight="bold")
+    for top, name, gap in (2.2, "a gap", 2), (9.6, "moved by\none pixel", 3):
+        pixels = [0 if gap <= place < gap + 2 else 1 for place in range(8)]
+        largest = [1, *(max(pair) for pair in pairwise(pixels)), 1, 1]  # bright beyond both ends
+        pooled = [max(pixels[place : place + 2]) for place in range(0, 8, 2)]
+        blurs = [largest[place : place + 3] for place in range(0, 8, 2)]
+        blurred = [(before + 2 * at + after) / 4 for before, at, after in blurs]
+        label(axis, top, 3, name, ha="right")
+        for left, shown, reads in (4, pooled, range(2)), (18, blurred, range(-1, 3)):
+            row_of_values(axis, top, left, pixels)
+            for place, value in enumerate(shown):
+                for pixel in {2 * place + step for step in reads} & set(range(8)):
+                    line(axis, (top + 0.5, left + pixel), (top + 3.5, left + 2 * place + 0.5), color=GREY)
+                row_of_values(axis, top + 4, left + 2 * place + 0.5, [value])
+    label(axis, 6.2, 12.6, "seen", color=MARK, weight="bold", ha="left")
+    label(axis, 13.6, 12.6, "lost", color=MARK, weight="bold", ha="left")
+    for top in (6.2, 13.6):
+        label(axis, top, 26.6, "seen", color=MARK, weight="bold", ha="left")
+    return figure
+
+
+def row_of_values(axis, row, left, values):
+    """Cells from dark (0) to bright (1), with their values in them."""
+    fills = [to_hex([share + (1 - share) * part for part in to_rgb(PALETTE[1])]) for share in values]
+    grid(axis, row, left, [fills])
+    for place, value in enumerate(values):
+        label(axis, row, left + place, f"{value:g}", color="white" if value < 0.3 else "black", fontsize=8)
+
+
 # --- chapters 6 and 6b: a map that bends -----------------------------------------------------------------
 
 
@@ -510,6 +546,54 @@ UPPER = "windows", "receptive fields", "all at once", "enlarging"
 LOWER = "U-Net", "a patch that bends", "where it breaks", "real micrographs"
 
 
+def windows_of_attention():
+    """A row of positions in windows of four, in shifted windows, and in the windows of two cuts."""
+    figure, axis = sheet(26, 11.2)
+    fills = (BLUE, AMBER, GREEN, PINK)
+    for row, name, start, border in (
+        (0.8, "whole row", 0, 0),
+        (3.2, "next layer, shifted by 2", 0, 2),
+        (6.4, "cut at 4: in step", 4, 4),
+        (9.2, "cut at 5: out of step", 5, 5),
+    ):
+        label(axis, row, 8, name, ha="right")
+        shown = [fills[place // 4] if border % 4 == 0 else "white" for place in range(start, 16)]
+        table(axis, row, 9 + start, [list(range(start, 16))], [shown], fontsize=8)
+        for edge in range(border, 17, 4):
+            line(axis, (row - 0.8, 8.5 + edge), (row + 0.8, 8.5 + edge), color="black", lw=2.4)
+        if start:
+            box(axis, row - 0.6, 9 + start, 2.2, 16 - start, **CUT)
+    return figure
+
+
+def halo_or_blend():
+    """Two tiles with halos, whose middles touch; and two tiles that overlap, with their weights."""
+    figure, axis = sheet(30, 14.2)
+    for left, title in (1, "halo: the rim is thrown away"), (17, "blend: the rim has little weight"):
+        label(axis, 0.2, left + 5.5, title, weight="bold")
+    for left, style in (2, {}), (6, {"linestyle": (0, (4, 2.5))}):
+        axis.add_patch(
+            Rectangle((left - 0.5, 1.5), 7, 6, fc="none", ec=PALETTE[3], lw=1.4, hatch="\\\\", **style)
+        )
+    for left, fill in (3.5, BLUE), (7.5, AMBER):
+        axis.add_patch(Rectangle((left - 0.5, 3), 4, 3, fc=fill, ec="black", lw=1.6))
+        label(axis, 4.5, left + 1.5, "kept")
+    for left, fill, style in (18, BLUE, "-"), (21.5, AMBER, (0, (4, 2.5))):
+        tile = Rectangle(
+            (left - 0.5, 1.5), 7, 6, fc=to_rgb(fill), alpha=0.55, ec="black", lw=1.6, linestyle=style
+        )
+        axis.add_patch(tile)
+    across = np.linspace(0, 7, 60)
+    bell = np.exp(-0.5 * ((across - 3.5) / (7 / 8)) ** 2)
+    for kept, whole, colour in (3, 17.5, PALETTE[1]), (7, 21, PALETTE[2]):
+        axis.plot([kept, kept, kept + 4, kept + 4], [12, 9, 9, 12], color=colour, lw=2.2)
+        axis.plot(whole + across, 12 - 3 * bell, color=colour, lw=2.2)
+    for left in (1.5, 17.5):
+        line(axis, (12, left), (12, left + 11), color=GREY)
+        label(axis, 12.8, left + 5.5, "weight along a row")
+    return figure
+
+
 def code_map():
     """The eight chapters as stations on one road, each with a small picture of its idea."""
     figure, axis = sheet(28, 20)
@@ -579,10 +663,13 @@ FIGURES = {
     "unpooling": unpooling,
     "deconvnet-and-segnet": deconvnet_and_segnet,
     "tile-and-halo": tile_and_halo,
+    "seen-or-lost": seen_or_lost,
     "read-and-write": read_and_write,
     "dense-transformer": dense_transformer,
     "three-verdicts": three_verdicts,
     "padding-once-or-often": padding_once_or_often,
+    "windows-of-attention": windows_of_attention,
+    "halo-or-blend": halo_or_blend,
     "code-map": code_map,
 }
 

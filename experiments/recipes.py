@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from experiments import trial
+from experiments.blurred import blurred
 from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs
-from utils.networks import SHIPPED, a_trous, command, weights_file
+from utils.networks import SHIPPED, UNet, a_trous, command, weights_file
 from utils.training import train, write_weights
 from utils.windows import random_crops
 
@@ -106,6 +107,7 @@ RECIPES = {
     "segnet": _crop_recipe(),
     "unet": _crop_recipe(),
     "unet-without-skips": _crop_recipe(),
+    "unet-blurred": _crop_recipe(),
     "unet-weighted": _crop_recipe(pictures=_with_border_weights, loss=weighted_cross_entropy),
     # All four alike: so many steps, batch normalisation, crops turned, flipped and bent.
     "real-patch-65": _patch_recipe(65, **REAL),
@@ -114,8 +116,12 @@ RECIPES = {
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }
-# The two that chapter 6b compares: the trial's first pair on pictures through lenses.
-NETWORKS = SHIPPED | {"dtn": trial.NETWORKS["DTN"], "dtn-rival": trial.NETWORKS["U-Net"]}
+# Chapter 5c blurs; chapter 6b compares two: the trial's first pair on pictures through lenses.
+NETWORKS = SHIPPED | {
+    "unet-blurred": lambda: blurred(UNet()),
+    "dtn": trial.NETWORKS["DTN"],
+    "dtn-rival": trial.NETWORKS["U-Net"],
+}
 
 
 def recipe_of(name):

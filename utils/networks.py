@@ -19,7 +19,6 @@ from itertools import chain, pairwise
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn import functional as F
 
 from utils.data import DATA
 
@@ -264,7 +263,7 @@ class UNet(nn.Module):
         super().__init__()
         if padding not in ("same", "valid"):
             raise ValueError(f"padding is {padding!r}, expected 'same' or 'valid'.")
-        self.padding, self.skips = padding, skips
+        self.padding, self.skips, self.pool = padding, skips, nn.MaxPool2d(2)
         widths = [min(width * 2**level, widest) for level in range(depth + 1)]
         two = partial(_two_convolutions, padding=padding, batch_norm=batch_norm)
         self.down = nn.ModuleList(two(before, after) for before, after in pairwise([channels, *widths]))
@@ -282,7 +281,7 @@ class UNet(nn.Module):
             self._check_even(image)
         seen = []
         for stage in self.down:
-            image = stage(F.max_pool2d(image, 2) if seen else image)
+            image = stage(self.pool(image) if seen else image)
             seen.append(image)
         image = seen.pop()
         for up, join, skip in zip(self.up, self.join, reversed(seen), strict=True):
