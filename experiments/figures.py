@@ -236,6 +236,23 @@ def holes():
     return figure
 
 
+def holes_instead_of_strides():
+    """The maps of a classifier as bars; and with its last two strides left out, and holes instead."""
+    figure, axis = sheet(30, 10.5)
+    for row, name, strides, gaps in (
+        (2.6, "all strides", (1, 2, 4, 8, 16, 32), (1,) * 6),
+        (7, "DeepLab", (1, 2, 4, 8, 8, 8), (1, 1, 1, 1, 2, 4)),
+    ):
+        label(axis, row, 5.6, name, ha="right", weight="bold")
+        for place, (stride, gap) in enumerate(zip(strides, gaps, strict=True)):
+            column, high = 7.5 + 4 * place, max(3.2 / stride, 0.14)
+            bar(axis, row, column, 1.2, high, fill=AMBER if gap > 1 else BLUE)
+            label(axis, row + 2.1, column, f"stride {stride}", fontsize=9)
+            if gap > 1:
+                label(axis, row - 1.2, column, f"a tap every {gap}", fontsize=9, color=MARK)
+    return figure
+
+
 SIDES = {256: (5.6, 3.0), 128: (9.5, 2.2), 64: (12.7, 1.6), 32: (15.7, 1.2), 16: (18.7, 0.9), 8: (21.7, 0.7)}
 
 
@@ -387,6 +404,29 @@ def tile_and_halo():
     ):
         line(axis, (row, column), (row, 20.8), color="black", marker="o", ms=4, markevery=[0])
         label(axis, row, 21.2, text, ha="left")
+    return figure
+
+
+def hypercolumn():
+    """Maps of a network along one axis, and what lies above one pixel in each of them."""
+    figure, axis = sheet(29, 11)
+    pixel, left = 9, 6
+    for row, wide, name in (
+        (9, 1, "image"),
+        (6.5, 2, "first stage"),
+        (4, 4, "second stage"),
+        (1.5, 8, "third stage"),
+    ):
+        label(axis, row, left - 1.2, name, ha="right")
+        for place in range(16 // wide):
+            fill = SEEN if place == pixel // wide and wide > 1 else "white"
+            bar(axis, row, left + (place + 0.5) * wide - 0.5, wide, 1, fill=fill)
+        if wide > 1:
+            grid(axis, row - 0.75, 25, [[SEEN]] * 4, side=0.5)
+    line(axis, (9, left + pixel), (1.5, left + pixel), lw=2)
+    ring(axis, 9, left + pixel)
+    arrow(axis, (4, 22.2), (4, 24))
+    label(axis, 8.7, 25, "one column for\neach pixel: all\nchannels above it", va="center")
     return figure
 
 
@@ -658,7 +698,9 @@ FIGURES = {
     "flatten-to-convolution": flatten_to_convolution,
     "shift-and-stitch": shift_and_stitch,
     "holes": holes,
+    "holes-instead-of-strides": holes_instead_of_strides,
     "fcn-32-16-8": fcn,
+    "hypercolumn": hypercolumn,
     "what-an-output-reads": what_an_output_reads,
     "unpooling": unpooling,
     "deconvnet-and-segnet": deconvnet_and_segnet,
