@@ -26,9 +26,16 @@ class BlurredPool(nn.Module):
 
 
 def blurred(network):
-    """The network itself, every max pooling of 2 x 2 replaced by a `BlurredPool`."""
+    """The network itself, every max pooling of 2 x 2 replaced by a `BlurredPool`.
+
+    Raises ValueError where a pooling also gives its switches, for an unpooling that needs them.
+    """
     for part in list(network.modules()):
         for name, layer in part.named_children():
             if isinstance(layer, nn.MaxPool2d):
+                if layer.return_indices:
+                    raise ValueError(
+                        f"layer {name!r} gives its switches, which a blur has not; take a U-Net."
+                    )
                 setattr(part, name, BlurredPool())
     return network
