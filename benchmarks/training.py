@@ -5,11 +5,12 @@ Networks  ours (`utils.networks.UNet`, as in data/weights), and segmentation-mod
 Recipes   ours (`experiments.recipes`: a rate that rises and falls), and what users of the library usually
           write: Adam at 1e-3 throughout, random crops of 128 x 128, flips and turns, cross-entropy
 
-All train for the same number of seconds on the same pictures, on all cores, from random weights, and are
-asked about test pictures plainly. Encoders have at most a minute each to show what they can.
+All train for the same number of seconds on the same pictures, from random weights, and are asked about test
+pictures plainly. Encoders have at most a minute each to show what they can. Give it cores of its own: what
+else runs on them takes steps away, and not from all alike.
 
-python benchmarks/training.py               60 s, three seeds each: 35 minutes with the real slices
-python benchmarks/training.py 300 1         300 s, one seed: 55 minutes
+python benchmarks/training.py               60 s, three seeds each: 45 minutes with the real slices
+python benchmarks/training.py 300 1         300 s, one seed: an hour
 """
 
 import contextlib

@@ -41,8 +41,7 @@ def grid(axis, top, left, fills, side=1.0):
 
 def cells(axis, corners, fills, side=1.0, **style):
     """Squares with their upper left corners at (x, y), each in its colour; all at once, which is fast."""
-    unit = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    squares = np.reshape(corners, (-1, 1, 2)) + side * unit
+    squares = np.reshape(corners, (-1, 1, 2)) + side * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     axis.add_collection(PolyCollection(squares, facecolor=list(fills), edgecolor=LINE, lw=0.7, **style))
 
 
@@ -92,22 +91,20 @@ def stack(steps, positions=28):
             raise ValueError(f"layer {len(lengths) - 1} has no output; make its kernel smaller.")
     output = lengths[-1] // 2
     numbers, cone = size_jump_start(steps), reads(steps, output)
+    firsts = [12 + start + (size - 1) / 2 for size, _, start in numbers]  # above the middle of what it sees
     figure, axis = sheet(positions + 26, 2 * len(lengths) + 1.6)
     for column, title in enumerate(("size", "jump", "start")):
         axis.text(positions + 17 + 3.5 * column, 0.3, title, ha="right", fontsize=9, weight="bold")
     for level, (length, seen) in enumerate(zip(lengths, cone, strict=True)):
-        row, (size, jump, start) = 2 * (len(lengths) - level), numbers[level]
-        first = 12 + start + (size - 1) / 2  # an output stands above the middle of what it sees
+        row, first, jump = 2 * (len(lengths) - level), firsts[level], numbers[level][1]
         pads = steps[level].padding if level < len(steps) else 0
         inside, padding = range(length), [*range(-pads, 0), *range(length, length + pads)]
         for places, hatch in ((inside, None), (padding, "/////")):
             corners = [(first + at * jump - 0.5, row - 0.5) for at in places]
             cells(axis, corners, [SEEN if at in seen else "white" for at in places], hatch=hatch)
         if level:
-            below_size, below_jump, below_start = numbers[level - 1]
-            below = 12 + below_start + (below_size - 1) / 2
             lines = [
-                [(below + tap * below_jump, row + 1.5), (first + at * jump, row + 0.5)]
+                [(firsts[level - 1] + tap * numbers[level - 1][1], row + 1.5), (first + at * jump, row + 0.5)]
                 for at in seen
                 for tap in reads(steps[level - 1 : level], at)[0]
             ]
@@ -117,7 +114,7 @@ def stack(steps, positions=28):
         for column, number in enumerate(numbers[level]):
             axis.text(positions + 17 + 3.5 * column, row, number, ha="right", va="center", fontsize=9)
     size, jump, start = numbers[-1]
-    ring(axis, 2, 12 + start + (size - 1) / 2 + output * jump)
+    ring(axis, 2, firsts[-1] + output * jump)
     box(axis, 2 * len(lengths), 12 + start + output * jump, 1, size)
     box(axis, 2 * len(lengths) + 0.2, 12 + start + (output + 1) * jump, 1, size, linestyle=":", linewidth=1.5)
     return figure

@@ -14,6 +14,7 @@ import ipywidgets as widgets
 import torch
 from IPython.display import display
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -39,8 +40,7 @@ class Knob(widgets.VBox):
     """
 
     def __init__(self, draw, controls, strip):
-        self.draw, self.controls, self.strip = draw, controls, strip
-        self.screen = widgets.HTML()
+        self.draw, self.controls, self.strip, self.screen = draw, controls, strip, widgets.HTML()
         turn = widgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
         super().__init__([widgets.HTML(STYLE), turn, self.screen])
         self.add_class("pixel-knob")
@@ -55,7 +55,7 @@ class Knob(widgets.VBox):
         except ValueError as error:  # a position that makes no sense: the last drawing stays
             self.screen.value = self.screen.value.partition("<p")[0] + f"<p role='alert'>{error}</p>"
             return
-        figure.savefig(file := BytesIO(), format="png", dpi=100)
+        FigureCanvasAgg(figure).print_png(file := BytesIO(), pil_kwargs={"compress_level": 1})  # fast
         plt.close(figure)
         picture, said = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}", html.escape(sentence)
         self.screen.value = f"<img alt='{said}' src='{picture}'><p role='status'>{said}</p>"
@@ -115,7 +115,7 @@ def stamp_by_stamp():
 
     def draw(kernel, stride, done):
         figure, canvas = stamps(kernel, stride, done)
-        counts = ", ".join(map(str, sorted({*canvas.flatten().tolist()})))
+        counts = ", ".join(map(str, sorted({*canvas.flat})))
         return figure, f"Kernel {kernel}, stride {stride}, {done} of 9 stamps: cells covered {counts} times."
 
     strip = [{"kernel": k, "stride": 2, "done": done} for k, done in [(3, 2), (3, 9), (4, 9)]]
@@ -135,6 +135,11 @@ def shift_and_stitch(patch_nets, image, classes):
         shifts = [(row, col) for row in range(stride) for col in range(stride)]
         copies = {(row, col): coarse(surrounded[..., row:, col:]) for row, col in shifts}
         known[name] = stride, copies, a_trous(net)(surrounded)
+    blank = image[0, 0].long()
+    pictures = {"image": image[0, 0], "stitched so far": blank, "holes, at once": blank}
+    figure, (_, filled, full) = panels(pictures, [*classes, "missing"], width=2.3)
+    figure.canvas.draw()  # laid out once, since that is what takes time
+    figure.set_layout_engine("none")
     controls = {
         "network": widgets.Dropdown(options=[*known], description="network"),
         "copies": slider("copies", 0, max(len(copies) for _, copies, _ in known.values()), 1),
@@ -147,8 +152,8 @@ def shift_and_stitch(patch_nets, image, classes):
             stitched[..., row::stride, col::stride] = shifted[row, col]
         there = ~stitched[0, 0].isnan()
         labels = stitched.nan_to_num().argmax(1)[0].where(there, torch.tensor(len(classes)))
-        pictures = {"image": image[0, 0], "stitched so far": labels, "holes, at once": dense.argmax(1)[0]}
-        figure, _ = panels(pictures, [*classes, "missing"], width=2.3)
+        filled.images[0].set_data(labels.numpy())
+        full.images[0].set_data(dense.argmax(1)[0].numpy())
         apart = (stitched - dense)[..., there].abs().amax().item() if copies else 0.0
         return figure, (
             f"{min(copies, stride**2)} of {stride**2} copies fill {there.double().mean():.0%} of the map. "
@@ -159,13 +164,13 @@ def shift_and_stitch(patch_nets, image, classes):
     return Knob(draw, controls, strip)
 
 
+@torch.inference_mode()
 def slide_a_tile(network, image, side=48):
     """A tile of side x side pixels, labelled on its own with a halo, against the same place in the image.
 
     Takes a U-Net with three poolings, in eval mode, and an image (1, 1, H, W) of at least 192 x 192 pixels.
     """
-    with torch.inference_mode():
-        whole = network(image)
+    whole = network(image)
     controls = {"offset": slider("tile starts at", 64, 80, 64), "halo": slider("halo", 0, 56, 0, step=4)}
 
     @torch.inference_mode()
@@ -173,16 +178,14 @@ def slide_a_tile(network, image, side=48):
         cut, inner = slice(offset - halo, offset + side + halo), slice(offset, offset + side)
         alone = network(image[..., cut, cut])[..., halo : halo + side, halo : halo + side]
         error = ((alone - whole[..., inner, inner]).abs()[0].amax(0) / whole.std()).numpy()
-        figure = Figure(figsize=(7, 3.3), layout="constrained")
+        figure = Figure(figsize=(7, 3.5))
         left, right = figure.subplots(1, 2)
         left.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         outline(left, offset, offset, offset + side, offset + side, edgecolor=MARK)
         outline(left, cut.start, cut.start, cut.stop, cut.stop, edgecolor="white", linestyle="--")
-        left.set_title("tile, and cut (dashed)", fontsize=10)
-        figure.colorbar(right.imshow(error, cmap="magma", vmin=0, vmax=1), ax=right)
-        right.set_title("error of the tile's scores (sd, up to 1)", fontsize=10)
-        for axis in (left, right):
-            axis.set(xticks=[], yticks=[])
+        right.imshow(error, cmap="magma", vmin=0, vmax=1)
+        left.set(xticks=[], yticks=[], title="tile, and cut (dashed)")
+        right.set(xticks=[], yticks=[], title="error (bright: 1 sd or more)")
         return figure, (
             f"The cut starts {(offset - halo) % 8} pixels after a multiple of 8, and the halo has {halo} "
             f"pixels: the largest error is {below(error.max(), 0.01)} standard deviations of the scores."
