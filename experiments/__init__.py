@@ -9,6 +9,7 @@ factors            what sorts the networks: trainings in which one thing differs
 trial              U-Net against Dense Transformer Network, five seeds each, also through a `lens`
 blurred            pooling that blurs before it leaves pixels out, for the networks of chapter 5c
 effective          where networks look, before, during and after their training
+peers              what segmentation-models-pytorch, timm, transformers and MONAI do, for chapters 7c and 7d
 results            keeps what was measured, one measurement after the other
 notebooks          executes the notebooks, stores their outputs, or compares them
 """
