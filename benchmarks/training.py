@@ -6,8 +6,8 @@ Recipes   ours (`experiments.recipes`: a rate that rises and falls), and what us
           write: Adam at 1e-3 throughout, random crops of 128 x 128, flips and turns, cross-entropy
 
 All train for the same number of seconds on the same pictures, from random weights, and are asked about test
-pictures plainly. Encoders have at most a minute each to show what they can. Give it cores of its own: what
-else runs on them takes steps away, and not from all alike.
+pictures plainly. Encoders have at most a minute with each recipe to show what they can. Give it cores of its
+own: what else runs on them takes steps away, and not from all alike.
 
 python benchmarks/training.py               60 s, three seeds each: 45 minutes with the real slices
 python benchmarks/training.py 300 1         300 s, one seed: an hour

@@ -9,7 +9,8 @@ class BlurredPool(nn.Module):
     """Max pooling at every pixel, then a blur, of which every second pixel is kept.
 
     Zhang, "Making convolutional networks shift-invariant again", ICML 2019, with the kernel
-    (1, 2, 1) along both axes. (N, C, H, W) -> (N, C, H/2, W/2), for an even H and W.
+    (1, 2, 1) along both axes. (N, C, H, W) -> (N, C, H/2, W/2), for an even H and W. Beyond the border all is
+    zero, so maps should not be negative, as behind a ReLU.
     """
 
     def __init__(self):
@@ -28,14 +29,17 @@ class BlurredPool(nn.Module):
 def blurred(network):
     """The network itself, every max pooling of 2 x 2 replaced by a `BlurredPool`.
 
-    Raises ValueError where a pooling also gives its switches, for an unpooling that needs them.
+    Raises ValueError where a max pooling has another size, stride or holes, or also gives its switches.
     """
-    for part in list(network.modules()):
-        for name, layer in part.named_children():
-            if isinstance(layer, nn.MaxPool2d):
-                if layer.return_indices:
-                    raise ValueError(
-                        f"layer {name!r} gives its switches, which a blur has not; take a U-Net."
-                    )
-                setattr(part, name, BlurredPool())
+    pools = [
+        (part, name, layer)
+        for part in network.modules()
+        for name, layer in part.named_children()
+        if isinstance(layer, nn.MaxPool2d)
+    ]
+    for _, name, layer in pools:
+        if (layer.kernel_size, layer.stride, layer.dilation) != (2, 2, 1) or layer.return_indices:
+            raise ValueError(f"layer {name!r} is {layer}, expected 2 x 2 without switches; take a U-Net.")
+    for part, name, _ in pools:
+        setattr(part, name, BlurredPool())
     return network

@@ -169,7 +169,7 @@ class DenseTransformerNet(UNet):
         check_divisible(image, 2 ** len(self.up))
         seen = []
         for level, stage in enumerate(self.down):
-            image = F.max_pool2d(image, 2) if seen else image
+            image = self.pool(image) if seen else image
             if level == self.level:
                 image = stage[: len(stage) // 2](image)
                 positions = self.predicted(image) if positions is None else positions
@@ -199,7 +199,7 @@ class DenseTransformerNet(UNet):
         """The warp (N, h, w, 2) that the network predicts for images (N, channels, H, W)."""
         check_divisible(image, 2 ** len(self.up))
         for stage in self.down[: self.level]:
-            image = F.max_pool2d(stage(image), 2)
+            image = self.pool(stage(image))
         stage = self.down[self.level]
         return self.predicted(stage[: len(stage) // 2](image))
 

@@ -1,6 +1,6 @@
 """Where networks look, before, during and after their training: chapter 5d.
 
-python -m experiments.effective    trains three networks again, and measures on the way (data/effective.json)
+python -m experiments.effective    trains three networks twice each, and measures on the way
 """
 
 from copy import deepcopy
@@ -44,9 +44,9 @@ def course(name, seed):
     draw, numbers, found = recipe.draw(recipe.pictures()), count(), {}
 
     def look():
-        network = deepcopy(learner).eval()
+        network = deepcopy(learner).cpu().eval()
         if name.startswith("patch"):  # it learns without a border
-            network = nn.Sequential(nn.ReflectionPad2d(32), network)
+            network = nn.Sequential(nn.ReflectionPad2d(65 // 2), network)
         quality = mean_iou(labels_of(network, pictures.images), pictures.labels, len(pictures.classes))
         return side(network, pictures.images[:2]), quality
 
@@ -60,12 +60,12 @@ def course(name, seed):
 
 
 def courses(title):
-    """What was measured: (seeds, steps, 2), side and mean IoU."""
+    """What was measured: (seeds, steps, 2), side and mean IoU. Raises FileNotFoundError where nothing was."""
     found = stored(RESULTS)
     kept = [found[key] for key in found if key.startswith(f"{title}, seed")]
     if not kept:
         raise FileNotFoundError(f"{RESULTS} says nothing of {title}; run `python -m experiments.effective`.")
-    return torch.tensor([list(course.values()) for course in kept])
+    return torch.tensor([[course[str(step)] for step in STEPS] for course in kept])
 
 
 def main():

@@ -297,6 +297,29 @@ def fcn():
     return figure
 
 
+def hypercolumn():
+    """Maps of a network along one axis, and what lies above one pixel in each of them."""
+    figure, axis = sheet(29, 11)
+    pixel, left = 9, 6
+    for row, wide, name in (
+        (9, 1, "image"),
+        (6.5, 2, "first stage"),
+        (4, 4, "second stage"),
+        (1.5, 8, "third stage"),
+    ):
+        label(axis, row, left - 1.2, name, ha="right")
+        for place in range(16 // wide):
+            fill = SEEN if place == pixel // wide and wide > 1 else "white"
+            bar(axis, row, left + (place + 0.5) * wide - 0.5, wide, 1, fill=fill)
+        if wide > 1:
+            grid(axis, row - 0.75, 25, [[SEEN]] * 4, side=0.5)
+    line(axis, (9, left + pixel), (1.5, left + pixel), lw=2)
+    ring(axis, 9, left + pixel)
+    arrow(axis, (4, 22.2), (4, 24))
+    label(axis, 8.7, 25, "one column for\neach pixel: all\nchannels above it", va="center")
+    return figure
+
+
 # --- chapters 4 and 5: back to full size, and tiles ------------------------------------------------------
 
 
@@ -407,29 +430,6 @@ def tile_and_halo():
     return figure
 
 
-def hypercolumn():
-    """Maps of a network along one axis, and what lies above one pixel in each of them."""
-    figure, axis = sheet(29, 11)
-    pixel, left = 9, 6
-    for row, wide, name in (
-        (9, 1, "image"),
-        (6.5, 2, "first stage"),
-        (4, 4, "second stage"),
-        (1.5, 8, "third stage"),
-    ):
-        label(axis, row, left - 1.2, name, ha="right")
-        for place in range(16 // wide):
-            fill = SEEN if place == pixel // wide and wide > 1 else "white"
-            bar(axis, row, left + (place + 0.5) * wide - 0.5, wide, 1, fill=fill)
-        if wide > 1:
-            grid(axis, row - 0.75, 25, [[SEEN]] * 4, side=0.5)
-    line(axis, (9, left + pixel), (1.5, left + pixel), lw=2)
-    ring(axis, 9, left + pixel)
-    arrow(axis, (4, 22.2), (4, 24))
-    label(axis, 8.7, 25, "one column for\neach pixel: all\nchannels above it", va="center")
-    return figure
-
-
 # --- chapter 5c: a gap that is seen, or lost --------------------------------------------------------------
 
 
@@ -440,7 +440,7 @@ def seen_or_lost():
         label(axis, 0.2, left + 3.5, title, weight="bold")
     for top, name, gap in (2.2, "a gap", 2), (9.6, "moved by\none pixel", 3):
         pixels = [0 if gap <= place < gap + 2 else 1 for place in range(8)]
-        largest = [1, *(max(pair) for pair in pairwise(pixels)), 1, 1]  # bright beyond both ends
+        largest = [1, *(max(pair) for pair in pairwise(pixels)), 1]  # bright beyond both ends
         pooled = [max(pixels[place : place + 2]) for place in range(0, 8, 2)]
         blurs = [largest[place : place + 3] for place in range(0, 8, 2)]
         blurred = [(before + 2 * at + after) / 4 for before, at, after in blurs]
@@ -580,12 +580,6 @@ def padding_once_or_often():
     return figure
 
 
-# --- chapter 0: the whole series -------------------------------------------------------------------------
-
-UPPER = "windows", "receptive fields", "all at once", "enlarging"
-LOWER = "U-Net", "a patch that bends", "where it breaks", "real micrographs"
-
-
 def windows_of_attention():
     """A row of positions in windows of four, in shifted windows, and in the windows of two cuts."""
     figure, axis = sheet(26, 11.2)
@@ -632,6 +626,12 @@ def halo_or_blend():
         line(axis, (12, left), (12, left + 11), color=GREY)
         label(axis, 12.8, left + 5.5, "weight along a row")
     return figure
+
+
+# --- chapter 0: the whole series -------------------------------------------------------------------------
+
+UPPER = "windows", "receptive fields", "all at once", "enlarging"
+LOWER = "U-Net", "a patch that bends", "where it breaks", "real micrographs"
 
 
 def code_map():

@@ -107,10 +107,14 @@ def networks():
 
 
 def blend():
-    """MONAI's name and version, and its scores (3, 8, 8), as `blended_by_monai` gives them."""
-    found = stored(RESULTS)
-    key = next(key for key in found if key.endswith("blend"))
-    return key.partition(":")[0], torch.tensor(found[key])
+    """MONAI's name and version, and its scores (3, 8, 8), as `blended_by_monai` gives them.
+
+    Raises FileNotFoundError where there is no record of it.
+    """
+    for key, scores in stored(RESULTS).items():
+        if key.endswith("blend"):
+            return key.partition(":")[0], torch.tensor(scores)
+    raise FileNotFoundError(f"{RESULTS} says nothing of MONAI; run `python -m experiments.peers`.")
 
 
 def main():

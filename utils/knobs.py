@@ -135,7 +135,7 @@ def shift_and_stitch(patch_nets, image, classes):
         shifts = [(row, col) for row in range(stride) for col in range(stride)]
         copies = {(row, col): coarse(surrounded[..., row:, col:]) for row, col in shifts}
         known[name] = stride, copies, a_trous(net)(surrounded)
-    blank = image[0, 0].long()
+    blank = torch.zeros_like(image[0, 0], dtype=torch.long)
     pictures = {"image": image[0, 0], "stitched so far": blank, "holes, at once": blank}
     figure, (_, filled, full) = panels(pictures, [*classes, "missing"], width=2.3)
     figure.canvas.draw()  # laid out once, since that is what takes time

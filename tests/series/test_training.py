@@ -157,7 +157,7 @@ def test_weights_come_with_the_series(name):
 
 
 def test_every_network_has_a_recipe():
-    assert RECIPES.keys() == NETWORKS.keys() == {*SHIPPED, "dtn", "dtn-rival"}
+    assert RECIPES.keys() == NETWORKS.keys() == {*SHIPPED, "unet-blurred", "dtn", "dtn-rival"}
     for name, network in SHIPPED.items():
         assert NETWORKS[name] is network
 
