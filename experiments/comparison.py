@@ -35,6 +35,7 @@ NETWORKS = {
     "unet": "U-Net",
 }
 SEEDS = 0, 1, 2
+PIXELS = [(row, col) for row in (50, 115, 140, 205) for col in (50, 115, 140, 205)]  # to look at
 README = DATA.parent / "README.md"
 FIGURE = DATA.parent / ".github" / "comparison.png"
 BEGIN, END = "<!-- python -m experiments.comparison -->", "<!-- end of the comparison -->"
@@ -97,11 +98,10 @@ def patch(name):
     boxes = [field.box(at, at) for at in range(240, 272)]  # 32 phases
     assert all(box.top > 0 and box.bottom < 512 for box in boxes), f"{name}: a field reaches the border"
     sides = sorted({box.bottom - box.top for box in boxes})
-    sixteen = [(row, col) for row in (50, 115, 140, 205) for col in (50, 115, 140, 205)]
     near = receptive_field(whole, tuple(image.shape))
     with torch.inference_mode():
         scores = score_map(whole, image)
-    effective = [effective_side(whole, near, scores, image, pixel) for pixel in sixteen]
+    effective = [effective_side(whole, near, scores, image, pixel) for pixel in PIXELS]
     exact = not field.whole_image
     if exact:
         _prove(whole, image, sides[-1])

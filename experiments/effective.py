@@ -9,7 +9,7 @@ from itertools import count
 import torch
 from torch import nn
 
-from experiments.comparison import effective_side
+from experiments.comparison import PIXELS, effective_side
 from experiments.recipes import NETWORKS as MAKE
 from experiments.recipes import RECIPES
 from experiments.results import once, stored
@@ -23,7 +23,6 @@ from utils.training import train
 RESULTS = DATA / "effective.json"
 NETWORKS = {"patch CNN": "patch-65", "FCN-8s": "fcn-8s", "U-Net": "unet"}
 STEPS = 0, 25, 50, 100, 200, 400, 800, 1500
-PIXELS = [(row, col) for row in (50, 115, 140, 205) for col in (50, 115, 140, 205)]  # as in the comparison
 
 
 def side(network, images):

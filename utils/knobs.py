@@ -15,7 +15,6 @@ import torch
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import nn
 
 from pixelpatch.drawing import MARK, outline, show
@@ -55,6 +54,7 @@ class Knob(widgets.VBox):
         except ValueError as error:  # a position that makes no sense: the last drawing stays
             self.screen.value = self.screen.value.partition("<p")[0] + f"<p role='alert'>{error}</p>"
             return
+        figure.set_dpi(100)  # whatever the reader's style says
         FigureCanvasAgg(figure).print_png(file := BytesIO(), pil_kwargs={"compress_level": 1})  # fast
         plt.close(figure)
         picture, said = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}", html.escape(sentence)
@@ -178,8 +178,7 @@ def slide_a_tile(network, image, side=48):
         cut, inner = slice(offset - halo, offset + side + halo), slice(offset, offset + side)
         alone = network(image[..., cut, cut])[..., halo : halo + side, halo : halo + side]
         error = ((alone - whole[..., inner, inner]).abs()[0].amax(0) / whole.std()).numpy()
-        figure = Figure(figsize=(7, 3.5))
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5))
         left.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         outline(left, offset, offset, offset + side, offset + side, edgecolor=MARK)
         outline(left, cut.start, cut.start, cut.stop, cut.stop, edgecolor="white", linestyle="--")

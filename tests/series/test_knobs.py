@@ -60,6 +60,10 @@ def test_all_shifted_copies_make_the_dense_map():
     assert said(knob, copies=4).endswith("the scores differ by less than 1e-12.")
     assert said(knob, network="window 17").startswith("4 of 16 copies fill 25%")
     assert said(knob, copies=16).startswith("16 of 16 copies fill 100%")
+    for copies, same in ((16, True), (4, False)):  # and so the picture says
+        figure, _ = knob.draw("window 17", copies)
+        _, stitched, at_once = (axis.images[0].get_array() for axis in figure.axes)
+        assert (stitched == at_once).all() == same
 
 
 def test_a_tile_is_exact_in_step_and_with_its_halo_and_only_then():
