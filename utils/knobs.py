@@ -178,7 +178,8 @@ def slide_a_tile(network, image, side=48):
         cut, inner = slice(offset - halo, offset + side + halo), slice(offset, offset + side)
         alone = network(image[..., cut, cut])[..., halo : halo + side, halo : halo + side]
         error = ((alone - whole[..., inner, inner]).abs()[0].amax(0) / whole.std()).numpy()
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5))
+        room = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.9, "wspace": 0.03}
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8), gridspec_kw=room)
         left.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         outline(left, offset, offset, offset + side, offset + side, edgecolor=MARK)
         outline(left, cut.start, cut.start, cut.stop, cut.stop, edgecolor="white", linestyle="--")
