@@ -600,6 +600,61 @@ def windows_of_attention():
     return figure
 
 
+def tokens():
+    """An image cut into tokens; a vector for each, and one for its place; blocks; and back to pixels."""
+    figure, axis = sheet(34, 13)
+    fills = blank(8, 8)
+    fills[2:4, 4:6] = AMBER
+    for left in 1, 24.5:
+        grid(axis, 2, left, fills)
+        for edge in range(0, 9, 2):
+            line(axis, (1.5, left - 0.5 + edge), (9.5, left - 0.5 + edge), color="black", lw=1.8)
+            line(axis, (1.5 + edge, left - 0.5), (1.5 + edge, left + 7.5), color="black", lw=1.8)
+    fills = [[AMBER if (row, column) == (1, 2) else BLUE for column in range(4)] for row in range(4)]
+    table(axis, 3.5, 12, np.arange(1, 17).reshape(4, 4), fills, side=1.25, fontsize=9)
+    arrow(axis, (5.5, 8.9), (5.5, 11.2))
+    arrow(axis, (5.5, 16.6), (5.5, 17.7))
+    axis.add_patch(Rectangle((17.8, 2), 4.6, 7, fc="white", ec="black", lw=1.4))
+    label(axis, 3.9, 20.1, "ask\nthe others", weight="bold")
+    line(axis, (5.5, 17.8), (5.5, 22.4), color=GREY)
+    label(axis, 7.2, 20.1, "think\nalone", weight="bold")
+    arrow(axis, (5.5, 22.5), (5.5, 23.9))
+    for column, text in (
+        (4.5, "the image,\ncut into tokens"),
+        (14, "a vector for each,\nplus one for its place"),
+        (20.1, "blocks"),
+        (28, "each vector\nscores its pixels"),
+    ):
+        label(axis, 11.7, column, text)
+    return figure
+
+
+def windows_that_shift():
+    """Tokens in a row through three blocks: what the last one sees, back to the image."""
+    figure, axis = sheet(30, 13.5)
+    rows = (
+        ("the image", 0, range(4, 16), False),
+        ("block 1: windows", 0, range(4, 16), True),
+        ("block 2: shifted", 2, range(6, 14), True),
+        ("block 3: windows", 0, range(8, 12), True),
+    )
+    for number, (name, shift, seen, in_windows) in enumerate(rows):
+        row = 11 - 3 * number
+        label(axis, row, 8, name, ha="right")
+        grid(axis, row, 9, [[SEEN if place in seen else "white" for place in range(20)]])
+        for edge in range(shift, 21, 4) if in_windows else ():
+            line(axis, (row - 0.85, 8.5 + edge), (row + 0.85, 8.5 + edge), color="black", lw=2.6)
+    ring(axis, 2, 18)
+    for upper, lower, row in (
+        ((8, 12), (6, 14), 3.5),
+        ((6, 14), (4, 16), 6.5),
+        ((4, 16), (4, 16), 9.5),
+    ):
+        for above, below in zip(upper, lower, strict=True):
+            line(axis, (row - 1, 8.5 + above), (row + 1, 8.5 + below), lw=1.6)
+    return figure
+
+
 def halo_or_blend():
     """Two tiles with halos, whose middles touch; and two tiles that overlap, with their weights."""
     figure, axis = sheet(30, 14.2)
@@ -712,6 +767,8 @@ FIGURES = {
     "padding-once-or-often": padding_once_or_often,
     "windows-of-attention": windows_of_attention,
     "halo-or-blend": halo_or_blend,
+    "tokens": tokens,
+    "windows-that-shift": windows_that_shift,
     "code-map": code_map,
 }
 

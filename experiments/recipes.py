@@ -7,6 +7,7 @@ python -m experiments.recipes unet --seed 1     from another start and with othe
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch.nn import functional as F
 
 from experiments import trial
 from experiments.blurred import blurred
+from experiments.transformers import Transformer, in_windows
 from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs
-from utils.networks import SHIPPED, UNet, a_trous, command, weights_file
+from utils.networks import SHIPPED, DeconvNet, UNet, a_trous, command, weights_file
 from utils.training import train, write_weights
 from utils.windows import random_crops
 
@@ -109,6 +111,8 @@ RECIPES = {
     "unet-without-skips": _crop_recipe(),
     "unet-blurred": _crop_recipe(),
     "unet-weighted": _crop_recipe(pictures=_with_border_weights, loss=weighted_cross_entropy),
+    "transformer": _crop_recipe(),
+    "transformer-in-windows": _crop_recipe(),
     # All four alike: so many steps, batch normalisation, crops turned, flipped and bent.
     "real-patch-65": _patch_recipe(65, **REAL),
     **dict.fromkeys(["real-fcn-8s", "real-deconvnet", "real-unet"], _crop_recipe(**REAL)),
@@ -116,11 +120,16 @@ RECIPES = {
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }
-# Chapter 5c blurs; chapter 6b compares two: the trial's first pair on pictures through lenses.
+# Chapter 5c blurs; chapter 6b compares two: the trial's first pair on pictures through lenses; chapter 7e has
+# transformers. The weights of the last two are not in data/weights, for want of room: make them.
 NETWORKS = SHIPPED | {
     "unet-blurred": lambda: blurred(UNet()),
     "dtn": trial.NETWORKS["DTN"],
     "dtn-rival": trial.NETWORKS["U-Net"],
+    "transformer": Transformer,
+    "transformer-in-windows": in_windows,
+    "unet-weighted": UNet,
+    "real-deconvnet": partial(DeconvNet, classes=2),
 }
 
 

@@ -358,11 +358,10 @@ SHIPPED = {
     **{f"fcn-{stride}s": partial(FCN, stride) for stride in (32, 16, 8)},
     "deconvnet": DeconvNet,
     "segnet": partial(DeconvNet, code=None),
-    **dict.fromkeys(["unet", "unet-weighted"], UNet),
+    "unet": UNet,
     "unet-without-skips": partial(UNet, skips=False),
     "real-patch-65": partial(PatchNet, 65, classes=2, batch_norm=True),
     "real-fcn-8s": partial(FCN, 8, classes=2, batch_norm=True),
-    "real-deconvnet": partial(DeconvNet, classes=2),
     **dict.fromkeys(["real-unet", "real-unet-longer"], partial(UNet, classes=2, batch_norm=True)),
 }
 
