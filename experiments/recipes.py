@@ -111,8 +111,8 @@ RECIPES = {
     "unet-without-skips": _crop_recipe(),
     "unet-blurred": _crop_recipe(),
     "unet-weighted": _crop_recipe(pictures=_with_border_weights, loss=weighted_cross_entropy),
-    "transformer": _crop_recipe(),
-    "transformer-in-windows": _crop_recipe(),
+    "transformer": _crop_recipe(steps=6000),
+    "transformer-in-windows": _crop_recipe(steps=6000),
     # All four alike: so many steps, batch normalisation, crops turned, flipped and bent.
     "real-patch-65": _patch_recipe(65, **REAL),
     **dict.fromkeys(["real-fcn-8s", "real-deconvnet", "real-unet"], _crop_recipe(**REAL)),
