@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from experiments import trial
+from experiments import affinities, trial
 from experiments.blurred import blurred
 from experiments.transformers import Transformer, in_windows
 from utils.data import Pictures, isbi2012, isbi2012_folder, micrographs
@@ -117,15 +117,19 @@ RECIPES = {
     "real-patch-65": _patch_recipe(65, **REAL),
     **dict.fromkeys(["real-fcn-8s", "real-deconvnet", "real-unet"], _crop_recipe(**REAL)),
     "real-unet-longer": _crop_recipe(**REAL | {"steps": 10_000, "learning_rate": 1e-2}),
+    "real-affinities": _crop_recipe(
+        **REAL | {"pictures": lambda: affinities.with_cells(_real_slices())}, loss=affinities.loss
+    ),
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }
 # Chapter 5c blurs; chapter 6b compares two: the trial's first pair on pictures through lenses; chapter 7e has
-# transformers. The weights of the last two are not in data/weights, for want of room: make them.
+# transformers, and chapter 8c affinities. The weights of the last two are not in data/weights, for want of room: make them.
 NETWORKS = SHIPPED | {
     "unet-blurred": lambda: blurred(UNet()),
     "dtn": trial.NETWORKS["DTN"],
     "dtn-rival": trial.NETWORKS["U-Net"],
+    "real-affinities": affinities.network,
     "transformer": Transformer,
     "transformer-in-windows": in_windows,
     "unet-weighted": UNet,
