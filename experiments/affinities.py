@@ -22,7 +22,7 @@ def network():
 
 
 def with_cells(pictures):
-    """`utils.data.Pictures` whose labels (N, 2, H, W) are the class and the number of the cell, 0 in membranes."""
+    """`utils.data.Pictures` with two labels (N, 2, H, W): the class and the cell's number, 0 in membranes."""
     cells = [torch.from_numpy(ndimage.label(label.numpy() != 1)[0]).long() for label in pictures.labels]
     return pictures._replace(labels=torch.stack([pictures.labels, torch.stack(cells)], dim=1))
 

@@ -123,8 +123,8 @@ RECIPES = {
     "dtn": Recipe(trial.SETS["lens"], slower={"localisation": 0.1}),  # what `experiments.trial` chose
     "dtn-rival": Recipe(trial.SETS["lens"]),
 }
-# Chapter 5c blurs; chapter 6b compares two: the trial's first pair on pictures through lenses; chapter 7e has
-# transformers, and chapter 8c affinities. The weights of the last two are not in data/weights, for want of room: make them.
+# The networks of chapters 5c, 6b (the trial's first pair on pictures through lenses), 7e and 8c. The weights
+# of the last two are not in data/weights, for want of room: make them.
 NETWORKS = SHIPPED | {
     "unet-blurred": lambda: blurred(UNet()),
     "dtn": trial.NETWORKS["DTN"],

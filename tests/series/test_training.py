@@ -158,7 +158,8 @@ def test_weights_come_with_the_series(name):
 
 
 def test_every_network_has_a_recipe():
-    others = {"unet-blurred", "dtn", "dtn-rival", "transformer", "transformer-in-windows", *MADE_BY_READERS}
+    others = {"unet-blurred", "dtn", "dtn-rival", "transformer", "transformer-in-windows", "real-affinities"}
+    others |= MADE_BY_READERS
     assert RECIPES.keys() == NETWORKS.keys() == {*SHIPPED, *others}
     for name, network in SHIPPED.items():
         assert NETWORKS[name] is network
