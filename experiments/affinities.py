@@ -5,10 +5,9 @@ below lie in the same cell: its *affinities*. Lee et al., "Superhuman accuracy o
 challenge", 2017, learn near affinities to cut the picture up by, and far ones as a second task.
 """
 
+import numpy as np
 import torch
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 
 from utils.networks import UNet
@@ -50,12 +49,9 @@ def joined(near, threshold):
 
     Two neighbours are joined where their score exceeds the threshold, and a cell is what hangs together.
     """
-    numbers = torch.arange(near[0].numel()).view(near.shape[1:])
-    pairs = []
-    for score, partner in zip(near, PARTNERS, strict=False):
-        other = beside(numbers, partner)
-        chosen = (score > threshold) & (other >= 0)
-        pairs.append(torch.stack([numbers[chosen], other[chosen]]))
-    first, second = torch.cat(pairs, dim=1).numpy()
-    graph = coo_array(([True] * len(first), (first, second)), shape=(numbers.numel(), numbers.numel()))
-    return connected_components(graph, directed=False)[1].reshape(numbers.shape) + 1
+    right, below = (near > threshold).numpy()
+    height, width = right.shape
+    links = np.zeros((2 * height - 1, 2 * width - 1), dtype=bool)  # pixels, and what lies between them
+    links[::2, ::2] = True
+    links[::2, 1::2], links[1::2, ::2] = right[:, :-1], below[:-1]
+    return ndimage.label(links)[0][::2, ::2]

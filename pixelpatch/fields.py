@@ -27,6 +27,7 @@ of a shifted Swin joins both ends of a map, torchvision subtracts 100 before the
 from collections.abc import Sequence
 from functools import cached_property
 from numbers import Integral
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -147,7 +148,9 @@ class ReceptiveField(Layer):
         used = [grid for grid in trace.maps if terms[grid] or grid is trace.input]
         found = [Whole(trace.maps[grid], grid.reason) for grid in used if grid.reason and not local]
         self.whole_image = list(dict.fromkeys(found))
-        self.trace, self.output = trace, output
+        # What of the trace is asked again; the tensors that it met are let go.
+        self.trace = SimpleNamespace(maps=trace.maps, layers=trace.layers, input=trace.input)
+        self.output = output
         self.stride, self.step = zip(*(repeat(used, output, axis) for axis in (0, 1)), strict=True)
 
     @cached_property

@@ -132,6 +132,7 @@ def adaptive_pooling(call):
 
 
 @rule("upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d")
+@rule("_upsample_bilinear2d_aa _upsample_bicubic2d_aa")
 def interpolation(call):
     each = getattr(call, "scales_h", None), getattr(call, "scales_w", None)
     scales = getattr(call, "scale_factors", None) or each
@@ -192,6 +193,57 @@ def indexing(call):
         index = index.nonzero().flatten()
         call.args = call.x, [None] * dim + [index]
     return call.source.picked(dim, index.cpu().numpy() % call.x.shape[dim])
+
+
+@rule("rot90")
+def turning(call):
+    """A quarter turn is a flip and an exchange of two dimensions."""
+    layout, (first, second) = call.source, (dim % call.x.dim() - call.x.dim() for dim in call.dims)
+    for _ in range(call.k % 4):
+        layout = layout.picked(second, np.arange(layout.shape[second])[::-1], -1)
+        to = {dim: dim for dim in range(-call.x.dim(), 0)} | {first: second, second: first}
+        shape = [layout.shape[to[dim]] for dim in range(-call.x.dim(), 0)]
+        layout = layout.moved(shape, to)
+    return layout
+
+
+@rule("glu")
+def gating(call):
+    """One half times the sigmoid of the other: of channels, or of lines."""
+    n = call.x.shape[call.dim]
+    halves = np.arange(n // 2), np.arange(n // 2) + n // 2
+    return joined([call.source.picked(call.dim, half, 1) for half in halves], call.shape)
+
+
+@rule("gather")
+def gathering(call):
+    """Along channels; along rows or columns the index may lead anywhere."""
+    along = call.dim % call.x.dim() - call.x.dim()
+    if any(source is not None and source.axes(along) for source in call.sources):
+        return free(call)
+    return joined(call.sources, call.shape)
+
+
+@rule("im2col")
+def unfolding(call):
+    """F.unfold: every window becomes a column, windows in the order of their positions."""
+    options = list(zip(*map(pair, (call.kernel_size, call.stride, call.padding, call.padding)), strict=True))
+    options = [(*each, d) for each, d in zip(options, pair(call.dilation), strict=True)]
+    seen = local(call, lambda i, n: window(n, *options[i]), "a window that reaches", call.shape[-2])
+    return seen.reshaped(call.shape)
+
+
+@rule("col2im")
+def folding(call):
+    """F.fold: every column is added to its window."""
+    size, options = pair(call.output_size), []
+    for n, k, s, p, d in zip(
+        size, *map(pair, (call.kernel_size, call.stride, call.padding, call.dilation)), strict=True
+    ):
+        count = (n + 2 * p - d * (k - 1) - 1) // s + 1
+        options.append((count, (k, s, p, n - ((count - 1) * s - 2 * p + d * (k - 1) + 1), d)))
+    columns = call.source.reshaped((*call.x.shape[:-1], *(count for count, _ in options)))
+    return local_in(call, columns, lambda i, n: transposed(n, *options[i][1]), "windows", call.shape[-3])
 
 
 @rule("cat stack")
@@ -307,6 +359,8 @@ rule("silu gelu mish softplus log_sigmoid native_dropout")(lambda call: call.sou
 rule("clone _to_copy channel_shuffle native_channel_shuffle repeat")(
     lambda call: call.source._replace(shape=call.shape)
 )
+# Channel by channel: rows and columns stay where they are.
+rule("masked_fill")(lambda call: joined(call.sources, call.shape))
 # What is written over no longer counts, and what only takes another's shape depends on nothing.
 rule("copy fill zero")(lambda call: joined(call.sources[1:], call.x.shape))
 rule("zeros_like ones_like full_like empty_like rand_like randn_like")(lambda call: None)
@@ -359,6 +413,30 @@ def permuting(call):
     to = {size - 2 - n: i - n for i, size in enumerate(sizes)}
     back = {there: here for here, there in to.items()}
     yield covering(lambda base: base.moved(call.shape, to), lambda new: new.moved(call.x.shape, back))
+
+
+@rule("unfold", VIEWS)
+def sliding(call):
+    """x.unfold(dim, size, step): windows along a dimension, what they hold in a new last one.
+
+    All places of a window count as read by each of them: an upper bound where they are used apart.
+    """
+    dim, n = call.dimension % call.x.dim() - call.x.dim(), call.x.shape[call.dimension]
+
+    def forward(base):
+        taps = window(n, call.size, call.step, 0, 0, 1)
+        if not base.axes(dim):
+            return base.moved(call.shape, {each: each - 1 for each in range(-call.x.dim(), 0)})
+        (axis,) = base.axes(dim)
+        pair_of = [taps if each == axis else None for each in (0, 1)]
+        places = [(Place(dim, len(taps)),) if each == axis else own for each, own in enumerate(base.places)]
+        seen = base.read_by(pair_of, (*base.shape[:dim], len(taps), *base.shape[dim:][1:]), places)
+        return seen.moved(call.shape, {each: each - 1 for each in range(-call.x.dim(), 0)})
+
+    def backward(base, new):
+        raise call.unknown("writing in place to the result of 'unfold'")
+
+    yield forward, backward
 
 
 @rule("slice select split split_with_sizes unbind", VIEWS)

@@ -7,15 +7,15 @@ are computed as they stand. What has no rule is an `UnknownOperation`: never a g
 Everything here that torch does not document (`_schema`, `_cdata`, `TorchDispatchMode`) is used here alone.
 """
 
+import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -39,7 +39,7 @@ class Trace(TorchDispatchMode):
         self.layers: list[tuple[str, str, tuple[int, ...], Map]] = []
         self.names = {module: name for name, module in model.named_modules()}
         self.names[model] = type(model).__name__
-        self.stack, self.ops = [self.names[model]], []  # the modules and the operations that are running
+        self.model, self.ops = model, []  # and the operations that are running
         self.known: dict[int, SimpleNamespace] = {}  # by id, with the tensor, to keep it alive
         self.windows: dict[int, list[Taps]] = {}  # id of a max pooling's indices: the taps of its windows
         self.storages: set[int] = set()  # of the tensors in `known`
@@ -47,11 +47,8 @@ class Trace(TorchDispatchMode):
         self.input = Map(shape[-2:])
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         dtype = next(floating, torch.get_default_dtype())
-        entering = nn_module.register_module_forward_pre_hook(self.enter)  # for all modules: none is put on
-        leaving = nn_module.register_module_forward_hook(self.leave)  # the model itself
-        random = torch.random.fork_rng([])
-        with entering, leaving, torch.inference_mode(), random, untouched(model), NumbersHere(), self:
-            x = torch.empty(shape, dtype=dtype, device="meta")
+        x = torch.empty(shape, dtype=dtype, device="meta")
+        with torch.inference_mode(), torch.random.fork_rng([]), untouched(model), NumbersHere(), self:
             self.write(x, whole(self.input, shape))
             try:
                 out = model(x)
@@ -59,28 +56,46 @@ class Trace(TorchDispatchMode):
                 raise
             except RuntimeError as error:
                 raise UnknownOperation(
-                    f"layer {self.stack[-1]!r} fails on tensors that have a shape and no data: {error}; if "
-                    "it runs on an image of this shape, it looks at values, which a trace does not have"
+                    f"layer {self.failed(error)!r} fails on tensors that have a shape and no data: {error}; "
+                    "if it runs on an image of this shape, it looks at values, which a trace does not have"
                 ) from error
             self.output = out["out"] if isinstance(out, dict) and "out" in out else out
 
-    def enter(self, module, args) -> None:
-        self.stack.append(self.names.get(module, self.stack[-1]))
+    @property
+    def running(self) -> str:
+        """The name of the module that is running, read off the stack of this thread's calls.
 
-    def leave(self, module, args, out) -> None:
-        self.stack.pop()
+        Hooks would tell it, too, but on modules or on torch itself, where other threads meet them.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is CALL and (module := frame.f_locals["self"]) in self.names:
+                return self.names[module]
+            if frame.f_code is TRACE:
+                break
+            frame = frame.f_back
+        return self.names[self.model]
+
+    def failed(self, error: Exception) -> str:
+        """The name of the module that raised an error: the innermost of its traceback."""
+        name, place = self.names[self.model], error.__traceback__
+        while isinstance(place, TracebackType):
+            if place.tb_frame.f_code is CALL:
+                name = self.names.get(place.tb_frame.f_locals["self"], name)
+            place = place.tb_next
+        return name
 
     def note(self, grid: Map) -> None:
         """Enter a map, and what it was made of, under the layer that is running."""
         if grid not in self.maps:
             for source, *_ in grid.edges:
                 self.note(source)
-            self.maps[grid] = self.stack[-1]
+            self.maps[grid] = self.running
 
     def unknown(self, what: str) -> UnknownOperation:
         outer = f", part of {self.ops[0]!r}" if len(self.ops) > 1 else ""
         return UnknownOperation(
-            f"receptive_field has no rule for {what}{outer} (in layer {self.stack[-1]!r}): write that layer "
+            f"receptive_field has no rule for {what}{outer} (in layer {self.running!r}): write that layer "
             "with operations it knows, or add a rule beside the others in pixelpatch/engine/rules.py"
         )
 
@@ -119,6 +134,8 @@ class Trace(TorchDispatchMode):
             if call.op in VIEWS:
                 return self.view(call)
             if call.op not in RULES:
+                if call.op == "scaled_dot_product_attention":  # which wants learned queries beside the keys
+                    args = tree_map_only(Tensor, lambda x: x.to("meta"), args)
                 with self:  # an operation that torch defines by others is known by those
                     out = func.decompose(*args, **call.kwargs)
                 if out is not NotImplemented:
@@ -179,8 +196,11 @@ class Trace(TorchDispatchMode):
             self.write(out, None if layout is None else layout._replace(shape=shape))
         is_map = layout is not None and len(layout.shape) == 4 and layout.map.size == layout.shape[2:]
         if is_map and call.op not in ("clone", "_to_copy") and layout == whole(layout.map, layout.shape):
-            self.layers.append((self.stack[-1], call.op, layout.shape, layout.map))
+            self.layers.append((self.running, call.op, layout.shape, layout.map))
         return call.out
+
+
+CALL, TRACE = nn.Module._call_impl.__code__, Trace.__init__.__code__
 
 
 class NumbersHere(TorchFunctionMode):
@@ -207,7 +227,7 @@ class Call:
         vars(self).update(defaults)
         vars(self).update(zip(names, args, strict=False), **kwargs)
         self.func, self.args, self.kwargs = func, args, kwargs
-        self.layer, self.unknown, self.windows = trace.stack[-1], trace.unknown, trace.windows
+        self.layer, self.unknown, self.windows = trace.running, trace.unknown, trace.windows
         self.op, self.in_place = op.removesuffix("_"), op.endswith("_") and func._schema.is_mutable
         self.x = next(iter(args), None)
         self.tensors = list(tensors_of([*args, *kwargs.values()]))
@@ -277,5 +297,17 @@ def untouched(model: nn.Module):
         yield
     finally:
         for book, old in saved:
-            book.clear()
-            (book.update if isinstance(book, dict) else book.extend)(old)
+            put_back(book, old)
+
+
+def put_back(book: dict | list, old: dict | list) -> None:
+    """Make a dict or a list what it was, without a moment in which it is anything else."""
+    if isinstance(book, list):
+        if len(book) != len(old) or any(now is not then for now, then in zip(book, old, strict=True)):
+            book[:] = old
+        return
+    for key in [key for key in book if key not in old]:
+        del book[key]
+    for key, then in old.items():
+        if book.get(key, book) is not then:
+            book[key] = then
