@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelpatch.engine.trace import Trace
-from pixelpatch.fields import Box, ReceptiveField, Whole, receptive_field
+from pixelpatch.fields import Box, ReceptiveField, Whole, receptive_field, sides_of
 from pixelpatch.proofs import cut_out
 from pixelpatch.scores import check_image, rounding, score_map
 
@@ -41,7 +41,7 @@ class Audit(NamedTuple):
     clipped: tuple[bool, bool]  # the image's border cuts all patches off: `patch` is what is left of them
     stride: tuple[int, int]  # input pixels after which the pattern of patches repeats
     phases: tuple[int, int]  # output pixels in one stride
-    halo: tuple[tuple[int, int], tuple[int, int]] | None  # see `halo_of`; None: no tile is exact
+    halo: tuple[tuple[int, int], tuple[int, int]] | None  # as `ReceptiveField.halo`; None: none is exact
     breakers: list[Breaker]
     error: float | None  # the worst of some pixels if each is given its patch alone; None: not measured
     tolerance: float  # what rounding may cost
@@ -81,6 +81,13 @@ class Audit(NamedTuple):
             return f"TRACE AND MEASUREMENT DISAGREE: layers read the whole image, but {wrong}"
         return f"TRACE AND MEASUREMENT DISAGREE: all fields are local, but {wrong}"
 
+    @property
+    def no_halo(self) -> str:
+        """Why there is none, in words."""
+        if self.exact and not self.breakers and any(self.clipped):
+            return "not known: the image's border cuts every patch off, and no larger image runs"
+        return "none makes tiles exact"
+
     def __repr__(self) -> str:
         patch = " x ".join(map(sides_in_words, self.patch, self.clipped))
         pairs = [f"{a}" if a == b else f"{a} before and {b} after" for a, b in self.halo or ()]
@@ -90,7 +97,7 @@ class Audit(NamedTuple):
             self.network: self.verdict,
             "patch": patch + (", were it not for the layers below" if self.breakers else ""),
             "repeats": "after {} x {} pixels, {} x {} outputs".format(*self.stride, *self.phases),
-            "halo": " x ".join(pairs) or "none makes tiles exact",
+            "halo": " x ".join(pairs) or self.no_halo,
             "sizes": ", ".join(sides),
         }
         if self.stride == self.shape[2:]:
@@ -141,9 +148,7 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
     tolerance = rounding(image.dtype) if measured else 0.0
     tileable = not reasons and (error is None or error <= tolerance)
     local = field.local if field.whole_image else field
-    ends = [ends_of(local, axis) for axis in (0, 1)]
-    sides = map(sides_of, ends, field.shape[2:], map(abs, local.step))
-    patch, clipped = zip(*sides, strict=True)
+    patch, clipped = zip(*(sides_of(local, axis) for axis in (0, 1)), strict=True)
     return Audit(
         network=type(model).__name__,
         shape=field.shape,
@@ -151,7 +156,7 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
         clipped=clipped,
         stride=local.stride,
         phases=tuple(map(abs, local.step)),
-        halo=tuple(halo_of(field, ends[axis], axis) for axis in (0, 1)) if tileable else None,
+        halo=halo_at_any_size(model, field) if tileable else None,
         breakers=[Breaker(*reason, alone.get(reason.layer)) for reason in reasons],
         error=error,
         tolerance=tolerance,
@@ -162,39 +167,21 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
 # ------------------------------------------------------------------ traced
 
 
-def ends_of(field: ReceptiveField, axis: int) -> list[tuple[int, int]]:
-    """Where the patch of each output position starts and stops along one axis, through the middle."""
-    middle, n = field.output_shape[3 - axis] // 2, field.output_shape[2 + axis]
-    boxes = [field.box(*((at, middle) if axis == 0 else (middle, at))) for at in range(n)]
-    return [(box[axis], box[axis + 2]) for box in boxes]
-
-
-def sides_of(ends: list, size: int, period: int) -> tuple[list[int], bool]:
-    """The sides of the patches of one stride of outputs, in the middle; are all cut off at the border?"""
-    first = len(ends) // 2 // period * period
-    middle = ends[first : first + period]
-    whole = sorted({stop - start for start, stop in middle if start > 0 and stop < size})
-    return (whole, False) if whole else ([max(stop - start for start, stop in middle)], True)
+def halo_at_any_size(model: nn.Module, field: ReceptiveField) -> tuple | None:
+    """The halo; where the border cuts every patch off, that of an image two, four or eight times as large."""
+    for _ in range(4):
+        if field.halo is not None:
+            return field.halo
+        try:
+            field = receptive_field(model, (*field.shape[:2], *(2 * side for side in field.shape[2:])))
+        except Exception:  # a network for one size only
+            return None
+    return None
 
 
 def sides_in_words(sides: list[int], clipped: bool) -> str:
     words = f"{sides[0]} to {sides[-1]}" if len(sides) > 3 else " or ".join(map(str, sides))
     return f"at least {words}" if clipped else words
-
-
-def halo_of(field: ReceptiveField, ends: list, axis: int) -> tuple[int, int]:
-    """How much image a tile needs before and after its own pixels, so that its scores are exact.
-
-    Its own pixels are those it lies on; where the output is smaller than the image, it lies in its middle. A
-    tile starts at a multiple of the stride, and so does what is cut out for it: hence whole strides.
-    """
-    size, stride, step = field.shape[2 + axis], field.stride[axis], field.step[axis]
-    margin = (size - len(ends) * stride // abs(step)) // 2
-    own = [margin + at // abs(step) * stride for at in range(len(ends))]  # where the stride around it starts
-    pairs = list(zip(own, ends if step > 0 else ends[::-1], strict=True))
-    before = max(margin, *(start - first for start, (first, _) in pairs))
-    after = max(margin, *(stop - start - stride for start, (_, stop) in pairs))
-    return before + (margin - before) % stride, after + (size - margin - after) % stride
 
 
 def irregular(model: nn.Module, field: ReceptiveField) -> list[Whole]:

@@ -124,6 +124,8 @@ class Layer:
 
 def check(row: int, col: int, shape: tuple, name: str) -> None:
     height, width = shape[-2:]
+    if not (isinstance(row, Integral) and isinstance(col, Integral)):
+        raise TypeError(f"pixel ({row}, {col}) is no place: give whole numbers")
     if not (0 <= row < height and 0 <= col < width):
         raise IndexError(
             f"pixel ({row}, {col}) lies outside the {name}, which is {height} x {width}: "
@@ -157,6 +159,20 @@ class ReceptiveField(Layer):
     def local(self) -> "ReceptiveField":
         """The fields, were it not for what reads a whole map: all other ways from the image to the output."""
         return ReceptiveField(self.trace, self.shape, self.output, self.output_shape, local=True)
+
+    @cached_property
+    def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """How much image a tile needs (before, after) its own rows, and columns, for its scores to be exact.
+
+        Its own pixels are those it lies on; where the output is smaller than the image, it lies in its
+        middle. A tile starts at a multiple of the stride, and so does what is cut out for it: hence whole
+        strides. None where no halo is enough, because a pixel sees the whole image or the pattern never
+        repeats; and where it cannot be told, because the image's border cuts off every patch.
+        """
+        never = any(stride == size for stride, size in zip(self.stride, self.shape[2:], strict=True))
+        if never or self.whole_image or any(sides_of(self, axis)[1] for axis in (0, 1)):
+            return None
+        return tuple(halo_of(self, axis) for axis in (0, 1))
 
     def tables(self) -> dict:
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.
@@ -192,6 +208,38 @@ class ReceptiveField(Layer):
         }
 
 
+def ends_of(field: Layer, axis: int) -> list[tuple[int, int]]:
+    """Where the patch of each output position starts and stops along one axis, through the middle."""
+    middle, n = field.output_shape[3 - axis] // 2, field.output_shape[2 + axis]
+    boxes = [field.box(*((at, middle) if axis == 0 else (middle, at))) for at in range(n)]
+    return [(box[axis], box[axis + 2]) for box in boxes]
+
+
+def sides_of(field: ReceptiveField, axis: int) -> tuple[list[int], bool]:
+    """The sides of the patches of one stride of outputs, in the middle; are all cut off at the border?"""
+    ends, size, period = ends_of(field, axis), field.shape[2 + axis], abs(field.step[axis])
+    first = len(ends) // 2 // period * period
+    middle = ends[first : first + period]
+    whole = sorted({stop - start for start, stop in middle if start > 0 and stop < size})
+    return (whole, False) if whole else ([max(stop - start for start, stop in middle)], True)
+
+
+def halo_of(field: ReceptiveField, axis: int) -> tuple[int, int]:
+    """`ReceptiveField.halo` along one axis."""
+    ends, size, stride, step = (
+        ends_of(field, axis),
+        field.shape[2 + axis],
+        field.stride[axis],
+        field.step[axis],
+    )
+    margin = (size - len(ends) * stride // abs(step)) // 2
+    own = [margin + at // abs(step) * stride for at in range(len(ends))]  # where the stride around it starts
+    pairs = list(zip(own, ends if step > 0 else ends[::-1], strict=True))
+    before = max(margin, *(start - first for start, (first, _) in pairs))
+    after = max(margin, *(stop - start - stride for start, (_, stop) in pairs))
+    return before + (margin - before) % stride, after + (size - margin - after) % stride
+
+
 def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> ReceptiveField:
     """The exact receptive field of every output pixel of `model` for images of `shape` (N, C, H, W).
 
@@ -203,6 +251,8 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module")
+    if hasattr(shape, "shape"):
+        raise TypeError(f"shape is a {type(shape).__name__}: give its shape, {tuple(shape.shape)}")
     positive = isinstance(shape, Sequence) and all(isinstance(n, Integral) and n > 0 for n in shape)
     if not positive or len(shape) != 4:
         raise ValueError(f"shape is {shape}: give four positive integers, such as (1, 1, 256, 256)")

@@ -8,9 +8,9 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from pixelpatch.fields import Box, receptive_field
+from pixelpatch.fields import Box, ReceptiveField, receptive_field
 from pixelpatch.proofs import check_local, cut_out
-from pixelpatch.scores import check_image, score_map
+from pixelpatch.scores import check_image, rounding, score_map
 
 
 def progress(work: Iterable, **options) -> Iterable:
@@ -29,9 +29,10 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
     The overlap-tile strategy of Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical
     image segmentation", MICCAI 2015, section 2. Each tile of the output is computed from the part of the
     image that its pixels can see: the halo is their receptive field, and the cut starts at a multiple of the
-    total stride. So it is exact, with zero padding and at the image's borders too. (Fields show which pixels
-    a score depends on, not how: of a network that knows a pixel's place in the image, or the image's size,
-    or that drops out at random, they cannot tell that it must not be cut.)
+    total stride. So it is exact, with zero padding and at the image's borders too. Fields show which pixels
+    a score depends on, not how. So one tile is scored twice, with more of the image the second time: a
+    network that knows a pixel's place or the image's size, or that draws at random, is found out by its other
+    scores.
 
     >>> model, image = nn.Conv2d(1, 2, 7, padding=3).double(), torch.rand(1, 1, 96, 80, dtype=torch.float64)
     >>> torch.allclose(tiled(model, image, tile=32), model(image), atol=1e-12)
@@ -48,8 +49,8 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
 
     Raises:
         WholeImageError: a layer lets every pixel see the whole image; the message says which, and why.
-        ValueError: the image has another shape or type, tile is no positive number, or no part of the image
-            gives a tile the patches that it has there.
+        ValueError: the image has another shape or type, tile is no positive number, no part of the image
+            gives a tile the patches that it has there, or a tile's scores change with what lies around it.
         TypeError: the image is no tensor.
     """
     check_image(model, image)
@@ -66,6 +67,7 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
         for top in range(0, height, tile)
         for left in range(0, width, tile)
     ]
+    middle = height // 2 // tile * tile, width // 2 // tile * tile
     scores = None
     for part in progress(tiles, unit="tile", desc=f"tiles of {tile} x {tile}"):
         cut, (row, col), same = cut_out(field_of, field, part)
@@ -77,7 +79,32 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
         answer = score_map(model, image[..., cut.top : cut.bottom, cut.left : cut.right])
         if scores is None:
             scores = answer.new_empty(1, answer.shape[1], height, width)
-        scores[..., part.top : part.bottom, part.left : part.right] = answer[
-            ..., row : row + part.bottom - part.top, col : col + part.right - part.left
-        ]
+        size = part.bottom - part.top, part.right - part.left
+        tile_scores = answer[..., row : row + size[0], col : col + size[1]]
+        if part[:2] == middle:
+            _check_once(model, image, field, cut, (row, col), tile_scores)
+        scores[..., part.top : part.bottom, part.left : part.right] = tile_scores
     return scores
+
+
+def _check_once(
+    model: nn.Module, image: Tensor, field: ReceptiveField, cut: Box, place: tuple[int, int], scores: Tensor
+) -> None:
+    """Raise ValueError if a tile gets other scores when a stride more of the image lies before it."""
+    grown = [max(start - stride, 0) for start, stride in zip(cut[:2], field.stride, strict=True)]
+    more = [
+        (start - new) // stride * step if step > 0 else 0  # one that turns the image over counts from behind
+        for start, new, stride, step in zip(cut[:2], grown, field.stride, field.step, strict=True)
+    ]
+    if grown == [*cut[:2]]:
+        return
+    row, col = (at + by for at, by in zip(place, more, strict=True))
+    again = score_map(model, image[..., grown[0] : cut.bottom, grown[1] : cut.right])
+    again = again[..., row : row + scores.shape[-2], col : col + scores.shape[-1]]
+    differ, spread = float((again - scores).abs().max()), float(scores.double().std(correction=0))
+    if differ > rounding(image.dtype) * max(spread, float(scores.abs().max())):
+        raise ValueError(
+            f"a tile gets other scores, by {differ:.2g}, when more of the image lies before it: the network "
+            "knows a pixel's place or the image's size, or draws at random, so it cannot be tiled; score the "
+            "image in one pass, and ask audit(model, image)."
+        )

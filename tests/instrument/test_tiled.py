@@ -103,8 +103,9 @@ def test_no_forward_sees_more_than_a_tile_its_halo_and_the_strides():
     boxes = [field.box(row, col) for row in range(128, 132) for col in range(128, 132)]  # of every phase
     for size, stride, low, high in zip(zip(*cuts, strict=True), field.stride, (0, 1), (2, 3), strict=True):
         seen = tile - 1 + max(box[high] - box[low] for box in boxes)
-        assert tile < max(size) <= seen + 2 * (stride - 1)
-    assert len(cuts) == (256 // tile) * (320 // tile)
+        assert tile < sorted(size)[-2] <= seen + 2 * (stride - 1)
+        assert max(size) <= seen + 3 * stride  # one tile is scored again, with a stride more before it
+    assert len(cuts) == (256 // tile) * (320 // tile) + 1
 
 
 def test_only_a_cut_shifted_by_whole_strides_is_right():
@@ -183,3 +184,28 @@ def test_neither_image_nor_network_changes():
     assert torch.equal(image, before) and not scores.requires_grad and not model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
+
+
+class Placed(nn.Module):
+    """Adds something that goes by a pixel's place, or by the image's size."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(1, 2, 3, padding=1).double(), kind
+
+    def forward(self, x):
+        place = torch.linspace(0, 1, x.shape[-1], dtype=x.dtype).expand_as(x)
+        return self.conv(
+            x + {"place": place, "size": x.shape[-2] / 100, "noise": torch.rand_like(x)}[self.kind]
+        )
+
+
+@pytest.mark.parametrize("kind", ["place", "size", "noise"])
+def test_what_no_field_shows_is_found_out_by_one_tile(kind):
+    with pytest.raises(ValueError, match=r"a tile gets other scores.*score the image in one pass"):
+        tiled(Placed(kind), picture(128, 128), 32)
+
+
+@pytest.mark.parametrize("tile", [32, 40])
+def test_a_network_that_turns_the_image_over_is_checked_in_the_right_place(tile):
+    same(double(Flipped), picture(128, 160), tile)
