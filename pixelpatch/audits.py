@@ -279,8 +279,11 @@ def seen_alone(model: nn.Module, layer: str, image: Tensor, cut: Box) -> Tensor 
         module = model.get_submodule(layer)
         replaced = vars(module).get("forward")  # a forward that somebody set on this instance
         try:
-            module.forward = given_only(cut, image.shape, module.forward)
-            return score_map(model, image)
+            module.forward = alone = given_only(cut, image.shape, module.forward)
+            scores = score_map(model, image)
+            if alone.calls:  # a list of layers is no layer, and is never called
+                return scores
+            layer = layer.rpartition(".")[0] or None
         except Exception:  # whatever a layer raises that cannot be given a part
             layer = layer.rpartition(".")[0] or None
         finally:
@@ -301,10 +304,12 @@ def given_only(cut: Box, shape: tuple, forward: Callable) -> Callable:
         return maps[..., *lines]
 
     def instead(maps):
+        instead.calls += 1
         inside, out = forward(part(maps).clone()), forward(maps).clone()
         if inside.shape != part(out).shape:
             raise ValueError("a map of a fixed size")
         part(out)[:] = inside
         return out
 
+    instead.calls = 0
     return instead

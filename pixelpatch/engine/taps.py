@@ -113,9 +113,10 @@ def adaptive(n: int, count: int) -> Taps:
 def resized(op: str, dtype, n: int, count: int, scale: float | None, align_corners: bool | None) -> Taps:
     """Interpolation: torch itself resizes n unit impulses, and every weight above 1e-9 is a tap."""
     corners = () if align_corners is None else (align_corners,)
-    impulses = torch.eye(n, dtype=dtype).reshape(1, n, n, 1)  # impulse c: channel c, row c
-    rows = getattr(torch.ops.aten, op).default(impulses, [count, 1], *corners, scale, None)
-    weight = rows[0, :, :, 0].T.abs().numpy() > 1e-9  # (count, n)
+    # Impulse c: channel c, column c. (Not rows: torch 2.15 antialiases a map of one column wrongly.)
+    impulses = torch.eye(n, dtype=dtype).reshape(1, n, 1, n)
+    columns = getattr(torch.ops.aten, op).default(impulses, [1, count], *corners, None, scale)
+    weight = columns[0, :, 0].T.abs().numpy() > 1e-9  # (count, n)
     index = np.sort(np.where(weight, np.arange(n), NOWHERE), axis=1)[:, n - weight.sum(1).max(initial=1) :]
     step = Fraction(n, count) if scale is None else 1 / Fraction(scale).limit_denominator(1000)
     if align_corners and n > 1 and count > 1:

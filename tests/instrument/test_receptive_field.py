@@ -1,6 +1,9 @@
 """The receptive-field engine against the truth: automatic differentiation, and published sizes."""
 
 import os
+import pickle
+import threading
+import time
 import warnings
 
 import einops
@@ -819,6 +822,12 @@ def test_an_unknown_operation_is_named(function, message):
         (nn.Identity(), (1, 8, 8), ValueError, "four positive integers"),
         (nn.Identity(), (1, 1, 8, 0.5), ValueError, "four positive integers"),
         (nn.Identity(), None, ValueError, "four positive integers"),
+        (
+            nn.Identity(),
+            torch.zeros(1, 1, 8, 8),
+            TypeError,
+            r"shape is a Tensor: give its shape, \(1, 1, 8, 8\)",
+        ),
         (nn.LazyConv2d(3, 3), (1, 1, 8, 8), ValueError, "run it once"),
         (Calls(lambda x: (x, x)), (1, 1, 8, 8), TypeError, "returns a tuple"),
         (Calls(lambda x: torch.zeros(1, 1, 8, 8)), (1, 1, 8, 8), ValueError, "does not depend"),
@@ -841,6 +850,8 @@ def test_a_pixel_outside_is_an_error():
             ask(8, 0)
         with pytest.raises(IndexError):
             ask(0, -1)
+        with pytest.raises(TypeError, match=r"pixel \(1.5, 0\) is no place: give whole numbers"):
+            ask(1.5, 0)
 
 
 # ------------------------------------------------------------------ the field of a tile
@@ -879,3 +890,129 @@ def test_a_tile_outside_is_an_error(part):
     assert rf.box_of(Box(0, 0, 8, 9)) == (0, 0, 8, 9)
     with pytest.raises(IndexError, match=r"lies outside the output, which is 8 x 9: take a row from 0 to 7"):
         rf.box_of(Box(*part))
+
+
+# ------------------------------------------------------------------ other threads, and other processes
+
+
+def test_other_threads_run_and_trace_meanwhile():
+    model, image = UNet().eval(), torch.rand(1, 1, 64, 64)
+    names = [layer.name for layer in receptive_field(model, image.shape).layers]
+    errors, end = [], time.monotonic() + 3
+
+    def forever(work):
+        while time.monotonic() < end:
+            try:
+                work()
+            except Exception as error:
+                errors.append(error)
+
+    def traces():
+        assert [layer.name for layer in receptive_field(model, image.shape).layers] == names
+
+    def runs():
+        with torch.no_grad():
+            model(image)
+
+    threads = [threading.Thread(target=forever, args=(work,)) for work in (traces, runs) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_field_can_be_sent_to_another_process():
+    rf = receptive_field(UNet().eval(), (1, 1, 64, 64))
+    sent = pickle.loads(pickle.dumps(rf))
+    assert sent.box(20, 30) == rf.box(20, 30) and sent.halo == rf.halo and sent.local.stride == rf.stride
+    assert [layer.box(5, 6) for layer in sent.layers] == [layer.box(5, 6) for layer in rf.layers]
+
+
+# ------------------------------------------------------------------ operations that networks seldom use
+
+
+def by_gradients(function, shape):
+    """(h, w, H, W) bool: which pixels have a gradient, with positive weights, so that nothing cancels."""
+    image = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    scores = function(image).sum(1)[0]
+    slopes = [torch.autograd.grad(score, image, retain_graph=True)[0][0].sum(0) for score in scores.flatten()]
+    return (torch.stack(slopes) != 0).view(*scores.shape, *shape[2:]).numpy()
+
+
+SELDOM = {
+    "unfold": lambda x: F.unfold(x, 3, padding=1, stride=2).view(1, 9, 6, 5),
+    "unfold with holes": lambda x: F.unfold(x, (2, 3), dilation=2).view(1, 6, 10, 6),
+    "fold": lambda x: F.fold(F.unfold(x, 3, padding=1).mean(1, True).repeat(1, 4, 1), (13, 11), 2),
+    "fold with gaps": lambda x: F.fold(x.flatten(2).repeat(1, 4, 1), (24, 20), 2, stride=2),
+    "fold that crops": lambda x: F.fold(x.flatten(2).repeat(1, 9, 1), (23, 19), 3, stride=2, padding=1),
+    "windows": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2).sum((-1, -2)),
+    "windows of channels": lambda x: x.repeat(1, 4, 1, 1).unfold(1, 2, 2).sum(-1),
+    "masked fill": lambda x: (F.avg_pool2d(x, 3, 1, 1) * 1).masked_fill_(x > 2, 0.0),
+    "filled where it is true": lambda x: filled(F.avg_pool2d(x, 3, 1, 1) * 1),
+    "half a turn": lambda x: F.avg_pool2d(torch.rot90(x, 2, (2, 3)), 3, 1, 1),
+    "a quarter turn and back": lambda x: F.avg_pool2d(x.rot90(1, (2, 3)), (3, 1), 1, (1, 0)).rot90(3, (2, 3)),
+    "antialiased": lambda x: F.interpolate(x, size=(5, 4), mode="bilinear", antialias=True),
+    "antialiased bicubic": lambda x: F.interpolate(x, scale_factor=0.5, mode="bicubic", antialias=True),
+    "gated channels": lambda x: F.glu(F.avg_pool2d(x, 3, 1, 1).repeat(1, 2, 1, 1), 1),
+    "gated lines": lambda x: F.glu(x, 2),
+    "gathered channels": lambda x: x.repeat(1, 3, 1, 1).gather(1, (x > 0).long()),
+}  # fmt: skip
+
+
+def filled(x):
+    x[x > 2] = 0
+    return x
+
+
+@pytest.mark.parametrize("name", SELDOM)
+def test_operations_that_networks_seldom_use(name):
+    function, shape = SELDOM[name], (1, 1, 12, 10)
+    rf, truth = receptive_field(Calls(function), shape), by_gradients(function, shape)
+    assert rf.output_shape[2:] == truth.shape[:2] and not rf.whole_image
+    for row, col in np.ndindex(truth.shape[:2]):
+        np.testing.assert_array_equal(rf.mask(row, col), truth[row, col])
+
+
+def test_gathering_along_lines_reads_anything():
+    index = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
+    rf = receptive_field(Calls(lambda x: x.gather(2, index)), (1, 1, 8, 8))
+    assert rf.mask(3, 3).all() and "free positions" in rf.whole_image[0].reason
+
+
+def test_learned_queries_meet_the_image():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries = nn.Parameter(torch.rand(1, 16, 4))
+
+        def forward(self, x):
+            tokens = x.repeat(1, 4, 1, 1).flatten(2).transpose(1, 2)
+            return F.scaled_dot_product_attention(self.queries, tokens, tokens).view(1, 4, 4, 4)
+
+    assert "attention" in receptive_field(Queries(), (1, 1, 8, 8)).whole_image[-1].reason
+
+
+# ------------------------------------------------------------------ the halo
+
+
+@pytest.mark.parametrize(
+    ("model", "halo"),
+    [
+        (UNet(), (96, 96)),
+        (nn.Conv2d(1, 1, 7, padding=3), (3, 3)),
+        (nn.Conv2d(1, 1, 7), (3, 3)),
+        (nn.ZeroPad2d((4, 0, 4, 0)), (4, 0)),
+    ],
+    ids=["U-Net", "padded", "not padded", "shifted"],
+)
+def test_halo(model, halo):
+    if isinstance(model, nn.ZeroPad2d):
+        model = nn.Sequential(model, conv(1, 1, 5, 0))
+    assert receptive_field(model.eval(), (1, 1, 256, 256)).halo == (halo, halo)
+
+
+def test_no_halo_where_none_is_enough_or_none_can_be_told():
+    assert receptive_field(nn.InstanceNorm2d(1), (1, 1, 32, 32)).halo is None
+    assert receptive_field(UNet().eval(), (1, 1, 64, 64)).halo is None, "the border cuts off every patch"
+    assert receptive_field(UNet().eval(), (1, 1, 256, 256)).halo == ((96, 96), (96, 96))
