@@ -227,6 +227,57 @@ def test_align_corners_is_wrong_by_hundredths():
     assert 0.005 < found.error < 0.5 and "nowhere in this image" in repr(found)
 
 
+class ToTheCorners(nn.Module):
+    """A stride of 4, and back to the image's size with corners on corners."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.mix = nn.Conv2d(1, 4, 4, stride=4), nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, image):
+        maps, size = self.mix(self.down(image).relu()), image.shape[-2:]
+        return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+@pytest.mark.parametrize("side", range(64, 513, 64))
+def test_align_corners_is_found_at_every_size(side):
+    found = audit(double(ToTheCorners), picture(side, side))
+    assert not found.exact and [each.reason.partition(",")[0] for each in found.breakers] == [
+        "upsample_bilinear2d"
+    ]
+
+
+def test_the_halo_where_the_border_cuts_every_patch_off():
+    """It is read off a larger image; a network that runs on none has none to read off."""
+    small, large = (audit(double(partial(FCN, 8)), (1, 1, side, side)) for side in (64, 512))
+    assert small.clipped == (True, True) and small.halo == large.halo == ((96, 96), (96, 96))
+
+    class OneSize(nn.Conv2d):
+        def forward(self, image):
+            if image.shape[-2:] != (8, 8):
+                raise ValueError("one size only")
+            return super().forward(image)
+
+    alone = audit(OneSize(1, 1, 17, padding=8), (1, 1, 8, 8))
+    assert alone.halo is None and "not known: the image's border cuts every patch off" in repr(alone)
+
+
+def test_a_list_of_layers_is_no_layer_that_could_be_given_a_part():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.MultiheadAttention(4, 1, batch_first=True)])
+            self.back = nn.Conv2d(4, 2, 1)
+
+        def forward(self, image):
+            tokens = image.repeat(1, 4, 1, 1).flatten(2).transpose(1, 2)
+            mixed, _ = self.blocks[0](tokens, tokens, tokens)
+            return self.back((tokens + mixed).transpose(1, 2).reshape(1, 4, *image.shape[2:]))
+
+    found = audit(double(Tokens), picture(24, 24))
+    assert found.error > 1e-3 and [each.error for each in found.breakers] == [None]
+
+
 def test_a_pattern_that_never_repeats_is_named():
     class Mirrored(nn.Module):
         def forward(self, image):
