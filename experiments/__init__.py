@@ -8,6 +8,8 @@ dense_transformer  the network of chapters 6 and 6b, its two layers, and `bender
 factors            what sorts the networks: trainings in which one thing differs
 trial              U-Net against Dense Transformer Network, five seeds each, also through a `lens`
 blurred            pooling that blurs before it leaves pixels out, for the networks of chapter 5c
+transformers       a transformer that looks everywhere and one that looks in windows, for chapter 7e
+affinities         a network that is also asked about pairs of pixels, for chapter 8c
 effective          where networks look, before, during and after their training
 peers              what segmentation-models-pytorch, timm, transformers and MONAI do, for chapters 7c and 7d
 results            keeps what was measured, one measurement after the other

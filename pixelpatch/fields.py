@@ -38,7 +38,7 @@ from pixelpatch.engine.layout import Map
 from pixelpatch.engine.propagate import Axis, propagate, repeat
 from pixelpatch.engine.rules import UnknownOperation
 from pixelpatch.engine.trace import Trace
-from pixelpatch.scores import check_forward, check_output
+from pixelpatch.scores import check_forward
 
 __all__ = ["Box", "Layer", "ReceptiveField", "UnknownOperation", "Whole", "receptive_field"]
 
@@ -243,8 +243,9 @@ def halo_of(field: ReceptiveField, axis: int) -> tuple[int, int]:
 def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> ReceptiveField:
     """The exact receptive field of every output pixel of `model` for images of `shape` (N, C, H, W).
 
-    The model maps one (N, C, H, W) tensor to one tensor, or to a dict that has one under "out". It is not
-    changed, and it is judged in the mode it is in: call `model.eval()` first unless training is meant.
+    The model maps one (N, C, H, W) tensor to one tensor, of scores or of labels (N, h, w), or to a dict that
+    has one under "out", or to whatever holds a single one. It is not changed, and it is judged in the mode it
+    is in: call `model.eval()` first unless training is meant.
 
     Raises TypeError or ValueError where model or shape are of the wrong form, and `UnknownOperation`, which
     names the operation and the layer, where there is no rule for an operation.
@@ -261,12 +262,13 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
     check_forward(model)
     shape = tuple(map(int, shape))
     trace = Trace(model, shape)
-    check_output(trace.output)
     layout = trace.read(trace.output)
     if layout is None:
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
     if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
         layout = layout._replace(shape=(*layout.shape, 1, 1))
+    if len(layout.shape) == 3 and layout.axes(-2) and layout.axes(-1):  # labels (N, H, W)
+        layout = layout.reshaped((layout.shape[0], 1, *layout.shape[1:]))
     if len(layout.shape) != 4:
         raise ValueError(
             f"the model's output has shape {layout.shape}, expected (N, classes, h, w): wrap the model in a "

@@ -1,9 +1,12 @@
 """The contract with a network: what it takes, what it gives, and what rounding costs.
 
-A network takes one image (1, C, H, W) of floats and gives scores (1, classes, h, w), or a dict that has them
-under "out", or (1, classes) if it classifies the whole image.
+A network takes one image (1, C, H, W) of floats and gives scores (1, classes, h, w), or labels (1, h, w),
+or (1, classes) if it classifies the whole image. A dict that has them under "out" will do, and anything else
+that holds a single tensor.
 """
 
+from collections.abc import Iterable
+from dataclasses import is_dataclass
 from inspect import signature
 
 import torch
@@ -27,9 +30,9 @@ def score_map(model: nn.Module, image: Tensor) -> Tensor:
     check_forward(model)
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     scores = functional_call(model, buffers, (image.clone(),))
-    scores = scores["out"] if isinstance(scores, dict) and "out" in scores else scores
-    check_output(scores)
+    scores = only_tensor(scores)
     scores = scores[..., None, None] if scores.ndim == 2 else scores
+    scores = scores[:, None] if scores.ndim == 3 else scores
     if scores.ndim != 4 or len(scores) != 1:
         raise ValueError(
             f"the network's output has shape {tuple(scores.shape)}, expected (1, classes, h, w)."
@@ -83,11 +86,20 @@ def check_forward(model: nn.Module) -> None:
         return
 
 
-def check_output(out: object) -> None:
-    """Raise TypeError if a model returns something else than a tensor."""
-    if not isinstance(out, Tensor):
-        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
-        raise TypeError(
-            f"the model returns a {type(out).__name__}{keys}, not one tensor or a dict with one under 'out': "
-            "wrap the model in a module that returns the tensor you ask about"
-        )
+def only_tensor(out: object) -> Tensor:
+    """What a model returned: a tensor, or that under "out" in a dict, or the only one in what it is.
+
+    Raises TypeError where there is none, or more than one to choose from.
+    """
+    if isinstance(out, dict) and isinstance(out.get("out"), Tensor):
+        return out["out"]
+    inside = vars(out) if is_dataclass(out) else out
+    inside = inside.values() if isinstance(inside, dict) else inside
+    found = [each for each in inside if isinstance(each, Tensor)] if isinstance(inside, Iterable) else []
+    if isinstance(out, Tensor) or len(found) == 1:
+        return out if isinstance(out, Tensor) else found[0]
+    keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
+    raise TypeError(
+        f"the model returns a {type(out).__name__}{keys}, not one tensor or a dict with one under 'out': "
+        "wrap the model in a module that returns the tensor you ask about"
+    )

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 from pixelpatch.engine.layout import Layout, Map, joined, whole
 from pixelpatch.engine.rules import RULES, VIEWS, UnknownOperation
 from pixelpatch.engine.taps import Taps
+from pixelpatch.scores import only_tensor
 
 
 class Trace(TorchDispatchMode):
@@ -59,7 +60,7 @@ class Trace(TorchDispatchMode):
                     f"layer {self.failed(error)!r} fails on tensors that have a shape and no data: {error}; "
                     "if it runs on an image of this shape, it looks at values, which a trace does not have"
                 ) from error
-            self.output = out["out"] if isinstance(out, dict) and "out" in out else out
+            self.output = only_tensor(out)
 
     @property
     def running(self) -> str:
