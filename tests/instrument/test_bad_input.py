@@ -1,5 +1,7 @@
 """What cannot be done is said in one sentence that names the remedy, by whichever function is asked."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from networks import UNet
@@ -82,6 +84,28 @@ def test_a_dictionary_with_out_is_taken_for_its_scores(name):
         torch.testing.assert_close(found, network(IMAGE)["out"])
     if name == "patch_proof":
         assert found.max_abs_difference < 1e-6
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    note: str = "nothing else"
+
+
+@each_function
+@pytest.mark.parametrize("wrap", [lambda x: (x,), lambda x: [None, x], lambda x: {"logits": x}, Answer])
+def test_what_holds_a_single_tensor_is_taken_for_it(name, wrap):
+    found, plain = ASKED[name](Net(wrap), IMAGE), ASKED[name](Net(lambda scores: scores), IMAGE)
+    if name == "tiled":
+        torch.testing.assert_close(found, plain)
+    elif name != "Inspector":  # which has a number of its own in its name
+        assert repr(found) == repr(plain)
+
+
+def test_labels_are_one_channel():
+    labels = Net(lambda scores: scores.argmax(1))
+    assert receptive_field(labels, IMAGE.shape).box(20, 30) == (19, 29, 22, 32)
+    torch.testing.assert_close(tiled(labels, IMAGE, 32)[:, 0], labels(IMAGE))
 
 
 @each_function
