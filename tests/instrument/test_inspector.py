@@ -120,7 +120,11 @@ class Median(nn.Module):
         (nn.Conv2d(1, 3, 3), ValueError, "networks is Conv2d.*, expected a dict"),
         ({"mine": 5}, TypeError, "network 'mine' is a int, expected a torch.nn.Module"),
         ({"mine": PatchNet()}, ValueError, "network 'mine' fails .*: the patches are not 17 x 17"),
-        ({"mine": nn.Flatten(1, 2)}, ValueError, r"network 'mine' fails .* shape \(1, 64, 80\), expected"),
+        (
+            {"mine": nn.Unflatten(1, (1, 1))},
+            ValueError,
+            r"network 'mine' fails .* shape \(1, 1, 1, 64, 80\), expected",
+        ),
     ],
 )
 def test_bad_networks_are_named(bad, error, says):
