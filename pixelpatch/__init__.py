@@ -6,6 +6,7 @@
     rf.box(row, col)            what one output pixel sees: Box(top, left, bottom, right), half-open
     rf.mask(row, col)           the same as (H, W) bool, exactly, holes included
     rf.influence(row, col)      the output pixels that one input pixel reaches
+    rf.halo                     how much image a tile needs around it
     rf.stride, rf.layers        where the pattern of boxes repeats; the field in every layer between
     rf.whole_image              the layers that let a pixel see the whole image, each with its reason
     patch_proof(model, image, row, col)  cut the patch out, run the network on it alone, compare the scores

@@ -45,7 +45,7 @@ class Audit(NamedTuple):
     breakers: list[Breaker]
     error: float | None  # the worst of some pixels if each is given its patch alone; None: not measured
     tolerance: float  # what rounding may cost
-    sizes: tuple[int, int | None]  # of square images: the smallest side that runs, and the step to the next
+    sizes: tuple[list[int], int | None]  # of square images: the smallest sides that run, and their period
 
     @property
     def exact(self) -> bool:
@@ -91,8 +91,9 @@ class Audit(NamedTuple):
     def __repr__(self) -> str:
         patch = " x ".join(map(sides_in_words, self.patch, self.clipped))
         pairs = [f"{a}" if a == b else f"{a} before and {b} after" for a, b in self.halo or ()]
-        smallest, step = self.sizes
-        sides = [f"{smallest + i * step}" for i in range(3)] + ["..."] if step else [f"{smallest} alone"]
+        smallest, period = self.sizes
+        sides = sorted(side + i * (period or 0) for side in smallest for i in range(3))[: 3 * len(smallest)]
+        sides = [*map(str, sides), "..."] if period else [f"{smallest[0]} alone"]
         lines = {
             self.network: self.verdict,
             "patch": patch + (", were it not for the layers below" if self.breakers else ""),
@@ -160,7 +161,7 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
         breakers=[Breaker(*reason, alone.get(reason.layer)) for reason in reasons],
         error=error,
         tolerance=tolerance,
-        sizes=sizes_of(model, field.shape),
+        sizes=sizes_of(model, field),
     )
 
 
@@ -207,24 +208,29 @@ def irregular(model: nn.Module, field: ReceptiveField) -> list[Whole]:
     return found
 
 
-def sizes_of(model: nn.Module, shape: tuple) -> tuple[int, int | None]:
-    """Of square images: the smallest side that the network takes, and the step from one side to the next.
+def sizes_of(model: nn.Module, field: ReceptiveField) -> tuple[list[int], int | None]:
+    """Of square images: the smallest sides that the network takes, and after how many pixels they repeat.
 
-    Tried from the image's own side upwards, up to 64 pixels more; None if it takes no other.
+    ([7, 8], 8) are 7, 8, 15, 16, 23 and so on. Tried from the image's own side upwards, over one stride, or
+    up to 64 pixels more where no pattern is known; None if it takes no other.
     """
 
     def runs(side):
         try:
-            return Trace(model, (*shape[:2], side, side)).output.numel() > 0
+            return Trace(model, (*field.shape[:2], side, side)).output.numel() > 0
         except Exception:  # whatever the network raises where its maps do not fit each other
             return False
 
-    side = max(shape[2:])
-    step = next((more for more in range(1, 65) if runs(side + more)), None)
-    if step is None:
-        return side, None
-    sides = range((side - 1) % step + 1, side + step + 1, step)
-    return sides[bisect_left(sides, True, key=runs)], step
+    side, stride = max(field.shape[2:]), max(field.stride)
+    if all(runs(side + more) for more in (1, 2, 3, 4)):
+        more, period = [1], 1
+    else:
+        period = stride if stride < 64 else next((more for more in range(1, 65) if runs(side + more)), None)
+        more = [more for more in range(1, (period or 0) + 1) if runs(side + more)]
+    if not more:
+        return [side], None
+    sides = [range((side + each - 1) % period + 1, side + each + 1, period) for each in more]
+    return sorted(each[bisect_left(each, True, key=runs)] for each in sides), period
 
 
 # ------------------------------------------------------------------ measured

@@ -1,5 +1,6 @@
 """The audit says of any network whether it is a patch classifier, and what it says can be checked by hand."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -97,7 +98,7 @@ def test_the_numbers_of_the_original_unet():
         network = UNet(depth=4, padding=0).eval()
     found = audit(network, (1, 1, 572, 572))
     assert found.patch == ([188, 204], [188, 204]) and found.stride == (16, 16)
-    assert found.halo == ((92, 96), (92, 96)) and found.sizes == (188, 16)
+    assert found.halo == ((92, 96), (92, 96)) and found.sizes == ([188], 16)
 
 
 def test_a_patch_larger_than_the_image_is_a_lower_bound():
@@ -129,7 +130,7 @@ SIZES = {
 def test_sizes_are_those_that_run(name):
     make, side, expected = SIZES[name]
     network = double(make)
-    smallest, step = audit(network, (1, 1, side, side)).sizes
+    (smallest,), step = audit(network, (1, 1, side, side)).sizes
     assert (smallest, step) == expected
 
     def runs(side):
@@ -140,6 +141,28 @@ def test_sizes_are_those_that_run(name):
 
     assert runs(smallest) and not runs(smallest - (step or 1))
     assert not step or (runs(smallest + step) and all(not runs(smallest + more) for more in range(1, step)))
+
+
+def test_sizes_that_are_no_multiples_of_one_number():
+    """Strides of 2 that round up on the way down, and transposed convolutions that always double."""
+
+    class Rounding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down = nn.ModuleList(nn.Conv2d(1, 1, 3, 2, 1) for _ in range(3))
+            self.up = nn.ModuleList(nn.ConvTranspose2d(1, 1, 3, 2, 1, 1) for _ in range(2))
+
+        def forward(self, image):
+            first = self.down[0](image)
+            second = self.down[1](first)
+            return first + self.up[0](second + self.up[1](self.down[2](second)))
+
+    found = audit(Rounding(), (1, 1, 64, 64))
+    assert found.sizes == ([7, 8], 8) and "sizes     7, 8, 15, 16, 23, 24, ..." in repr(found)
+    for side in range(5, 40):
+        runs = side >= 7 and side % 8 in (7, 0)
+        with nullcontext() if runs else pytest.raises(RuntimeError):
+            Rounding()(torch.rand(1, 1, side, side))
 
 
 # --- breakers ---------------------------------------------------------------------------------------------
@@ -367,7 +390,7 @@ def test_a_segmentation_network_that_returns_a_dictionary_is_measured():
     found = audit(he_initialised(network, strip(1024)), strip(1024))
     assert found.patch[1] == [675, 691] and found.stride == found.phases == (16, 16)
     assert len(found.breakers) == 9 and found.agree and 0.01 < found.error < 2
-    assert found.breakers[-1].layer == "classifier.scale.0" and found.sizes == (1, 1)
+    assert found.breakers[-1].layer == "classifier.scale.0" and found.sizes == ([1], 1)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +415,7 @@ def test_every_size_runs_but_not_every_size_is_exact():
         network = torchvision_models().segmentation.fcn_resnet50(weights=None, weights_backbone=None).eval()
     for side in (512, 520, 500, 501):
         found = audit(network, (1, 3, side, side))
-        assert found.exact == (side % 8 == 0) and found.sizes == (1, 1)
+        assert found.exact == (side % 8 == 0) and found.sizes == ([1], 1)
 
 
 # --- nothing is changed, little is imported ----------------------------------------------------------------
