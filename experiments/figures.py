@@ -602,7 +602,7 @@ def windows_of_attention():
 
 def tokens():
     """An image cut into tokens; a vector for each, and one for its place; blocks; and back to pixels."""
-    figure, axis = sheet(34, 13)
+    figure, axis = sheet(34, 14)
     fills = blank(8, 8)
     fills[2:4, 4:6] = AMBER
     for left in 1, 24.5:

@@ -41,7 +41,7 @@ class Audit(NamedTuple):
     clipped: tuple[bool, bool]  # the image's border cuts all patches off: `patch` is what is left of them
     stride: tuple[int, int]  # input pixels after which the pattern of patches repeats
     phases: tuple[int, int]  # output pixels in one stride
-    halo: tuple[tuple[int, int], tuple[int, int]] | None  # as `ReceptiveField.halo`; None: none is exact
+    halo: tuple[tuple[int, int] | None, ...] | None  # as `ReceptiveField.halo`; None: no tile is exact
     breakers: list[Breaker]
     error: float | None  # the worst of some pixels if each is given its patch alone; None: not measured
     tolerance: float  # what rounding may cost
@@ -81,16 +81,9 @@ class Audit(NamedTuple):
             return f"TRACE AND MEASUREMENT DISAGREE: layers read the whole image, but {wrong}"
         return f"TRACE AND MEASUREMENT DISAGREE: all fields are local, but {wrong}"
 
-    @property
-    def no_halo(self) -> str:
-        """Why there is none, in words."""
-        if self.exact and not self.breakers and any(self.clipped):
-            return "not known: the image's border cuts every patch off, and no larger image runs"
-        return "none makes tiles exact"
-
     def __repr__(self) -> str:
         patch = " x ".join(map(sides_in_words, self.patch, self.clipped))
-        pairs = [f"{a}" if a == b else f"{a} before and {b} after" for a, b in self.halo or ()]
+        pairs = map(pair_in_words, self.halo or ())
         smallest, period = self.sizes
         sides = sorted(side + i * (period or 0) for side in smallest for i in range(3))[: 3 * len(smallest)]
         sides = [*map(str, sides), "..."] if period else [f"{smallest[0]} alone"]
@@ -98,7 +91,7 @@ class Audit(NamedTuple):
             self.network: self.verdict,
             "patch": patch + (", were it not for the layers below" if self.breakers else ""),
             "repeats": "after {} x {} pixels, {} x {} outputs".format(*self.stride, *self.phases),
-            "halo": " x ".join(pairs) or self.no_halo,
+            "halo": " x ".join(pairs) or "none makes tiles exact",
             "sizes": ", ".join(sides),
         }
         if self.stride == self.shape[2:]:
@@ -157,7 +150,7 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
         clipped=clipped,
         stride=local.stride,
         phases=tuple(map(abs, local.step)),
-        halo=halo_at_any_size(model, field) if tileable else None,
+        halo=field.halo if tileable else None,
         breakers=[Breaker(*reason, alone.get(reason.layer)) for reason in reasons],
         error=error,
         tolerance=tolerance,
@@ -168,16 +161,11 @@ def audit(model: nn.Module, image: Tensor | tuple[int, int, int, int]) -> Audit:
 # ------------------------------------------------------------------ traced
 
 
-def halo_at_any_size(model: nn.Module, field: ReceptiveField) -> tuple | None:
-    """The halo; where the border cuts every patch off, that of an image two, four or eight times as large."""
-    for _ in range(4):
-        if field.halo is not None:
-            return field.halo
-        try:
-            field = receptive_field(model, (*field.shape[:2], *(2 * side for side in field.shape[2:])))
-        except Exception:  # a network for one size only
-            return None
-    return None
+def pair_in_words(pair: tuple[int, int] | None) -> str:
+    if pair is None:
+        return "unknown, as the border cuts every patch off"
+    before, after = pair
+    return f"{before}" if before == after else f"{before} before and {after} after"
 
 
 def sides_in_words(sides: list[int], clipped: bool) -> str:

@@ -161,18 +161,17 @@ class ReceptiveField(Layer):
         return ReceptiveField(self.trace, self.shape, self.output, self.output_shape, local=True)
 
     @cached_property
-    def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    def halo(self) -> tuple[tuple[int, int] | None, ...] | None:
         """How much image a tile needs (before, after) its own rows, and columns, for its scores to be exact.
 
         Its own pixels are those it lies on; where the output is smaller than the image, it lies in its
         middle. A tile starts at a multiple of the stride, and so does what is cut out for it: hence whole
         strides. None where no halo is enough, because a pixel sees the whole image or the pattern never
-        repeats; and where it cannot be told, because the image's border cuts off every patch.
+        repeats; and along one axis, where the image is too small to tell: its border cuts off every patch.
         """
-        never = any(stride == size for stride, size in zip(self.stride, self.shape[2:], strict=True))
-        if never or self.whole_image or any(sides_of(self, axis)[1] for axis in (0, 1)):
+        if self.whole_image or self.stride == self.shape[2:]:
             return None
-        return tuple(halo_of(self, axis) for axis in (0, 1))
+        return tuple(None if sides_of(self, axis)[1] else halo_of(self, axis) for axis in (0, 1))
 
     def tables(self) -> dict:
         """Everything above as plain lists and small arrays, for a page that hovers without asking Python.

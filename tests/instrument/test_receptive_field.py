@@ -1014,5 +1014,6 @@ def test_halo(model, halo):
 
 def test_no_halo_where_none_is_enough_or_none_can_be_told():
     assert receptive_field(nn.InstanceNorm2d(1), (1, 1, 32, 32)).halo is None
-    assert receptive_field(UNet().eval(), (1, 1, 64, 64)).halo is None, "the border cuts off every patch"
+    assert receptive_field(UNet().eval(), (1, 1, 64, 64)).halo == (None, None), "all patches are cut off"
+    assert receptive_field(UNet().eval(), (1, 1, 64, 256)).halo == (None, (96, 96))
     assert receptive_field(UNet().eval(), (1, 1, 256, 256)).halo == ((96, 96), (96, 96))
