@@ -11,6 +11,7 @@ and a layer that could read the whole image may have weights that hardly listen 
 
 from bisect import bisect_left
 from collections.abc import Callable
+from math import lcm
 from typing import NamedTuple
 
 import torch
@@ -209,11 +210,12 @@ def sizes_of(model: nn.Module, field: ReceptiveField) -> tuple[list[int], int | 
         except Exception:  # whatever the network raises where its maps do not fit each other
             return False
 
-    side, stride = max(field.shape[2:]), max(field.stride)
-    if all(runs(side + more) for more in (1, 2, 3, 4)):
-        more, period = [1], 1
+    side, stride = max(field.shape[2:]), lcm(*field.stride)
+    if all(runs(side + more) for more in {1, 2, 3, 4, stride // 2, stride // 2 + 1, max(stride - 1, 1)}):
+        more, period = [1], 1  # as good as sure: so few of each stride are tried
     else:
-        period = stride if stride < 64 else next((more for more in range(1, 65) if runs(side + more)), None)
+        tried = range(1, 65) if stride > 64 else [stride]
+        period = next((more for more in (*tried, stride) if runs(side + more)), None)
         more = [more for more in range(1, (period or 0) + 1) if runs(side + more)]
     if not more:
         return [side], None

@@ -34,7 +34,7 @@ import numpy as np
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pixelpatch.engine.layout import Map
+from pixelpatch.engine.layout import Map, whole
 from pixelpatch.engine.propagate import Axis, propagate, repeat
 from pixelpatch.engine.rules import UnknownOperation
 from pixelpatch.engine.trace import Trace
@@ -231,11 +231,12 @@ def halo_of(field: ReceptiveField, axis: int) -> tuple[int, int]:
         field.stride[axis],
         field.step[axis],
     )
-    margin = (size - len(ends) * stride // abs(step)) // 2
+    margin = max((size - len(ends) * stride // abs(step)) // 2, 0)  # none where the output rounds up
     own = [margin + at // abs(step) * stride for at in range(len(ends))]  # where the stride around it starts
-    pairs = list(zip(own, ends if step > 0 else ends[::-1], strict=True))
-    before = max(margin, *(start - first for start, (first, _) in pairs))
-    after = max(margin, *(stop - start - stride for start, (_, stop) in pairs))
+    pairs = zip(own, ends if step > 0 else ends[::-1], strict=True)
+    pairs = [(start, *end) for start, end in pairs if any(end)]  # some see nothing, but padding
+    before = max([margin, *(start - first for start, first, _ in pairs)])
+    after = max([margin, *(stop - start - stride for start, _, stop in pairs)])
     return before + (margin - before) % stride, after + (size - margin - after) % stride
 
 
@@ -266,7 +267,7 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int, int]) -> Recep
         raise ValueError("the model's output does not depend on its input, so it has no receptive field")
     if not any(layout.places) and len(layout.shape) < 3:  # (N, classes): one position
         layout = layout._replace(shape=(*layout.shape, 1, 1))
-    if len(layout.shape) == 3 and layout.axes(-2) and layout.axes(-1):  # labels (N, H, W)
+    if len(layout.shape) == 3 and layout == whole(layout.map, layout.shape):  # labels (N, H, W)
         layout = layout.reshaped((layout.shape[0], 1, *layout.shape[1:]))
     if len(layout.shape) != 4:
         raise ValueError(

@@ -6,7 +6,7 @@ that holds a single tensor.
 """
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from inspect import signature
 
 import torch
@@ -91,13 +91,15 @@ def only_tensor(out: object) -> Tensor:
 
     Raises TypeError where there is none, or more than one to choose from.
     """
+    if isinstance(out, Tensor):
+        return out
     if isinstance(out, dict) and isinstance(out.get("out"), Tensor):
         return out["out"]
-    inside = vars(out) if is_dataclass(out) else out
+    inside = [getattr(out, each.name) for each in fields(out)] if is_dataclass(out) else out
     inside = inside.values() if isinstance(inside, dict) else inside
     found = [each for each in inside if isinstance(each, Tensor)] if isinstance(inside, Iterable) else []
-    if isinstance(out, Tensor) or len(found) == 1:
-        return out if isinstance(out, Tensor) else found[0]
+    if len(found) == 1:
+        return found[0]
     keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
     raise TypeError(
         f"the model returns a {type(out).__name__}{keys}, not one tensor or a dict with one under 'out': "

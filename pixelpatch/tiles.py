@@ -30,9 +30,9 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
     image segmentation", MICCAI 2015, section 2. Each tile of the output is computed from the part of the
     image that its pixels can see: the halo is their receptive field, and the cut starts at a multiple of the
     total stride. So it is exact, with zero padding and at the image's borders too. Fields show which pixels
-    a score depends on, not how. So one tile is scored twice, with more of the image the second time: a
-    network that knows a pixel's place or the image's size, or that draws at random, is found out by its other
-    scores.
+    a score depends on, not how. So one tile is scored twice, the second time with a stride more of the image
+    around it where there is more: most networks that know a pixel's place or the image's size, or that draw
+    at random, are found out by their other scores.
 
     >>> model, image = nn.Conv2d(1, 2, 7, padding=3).double(), torch.rand(1, 1, 96, 80, dtype=torch.float64)
     >>> torch.allclose(tiled(model, image, tile=32), model(image), atol=1e-12)
@@ -90,21 +90,35 @@ def tiled(model: nn.Module, image: Tensor, tile: int) -> Tensor:
 def _check_once(
     model: nn.Module, image: Tensor, field: ReceptiveField, cut: Box, place: tuple[int, int], scores: Tensor
 ) -> None:
-    """Raise ValueError if a tile gets other scores when a stride more of the image lies before it."""
-    grown = [max(start - stride, 0) for start, stride in zip(cut[:2], field.stride, strict=True)]
-    more = [
-        (start - new) // stride * step if step > 0 else 0  # one that turns the image over counts from behind
-        for start, new, stride, step in zip(cut[:2], grown, field.stride, field.step, strict=True)
+    """Raise ValueError if a tile's scores change when a stride more of the image lies around its cut.
+
+    `place` is that of the tile's first pixel in the scores of `cut`. Nothing is checked where the cut is the
+    whole image already, or the network does not run on the larger part.
+    """
+    strides, sizes = field.stride, image.shape[2:]
+    starts = [max(start - stride, 0) for start, stride in zip(cut[:2], strides, strict=True)]
+    stops = [min(stop + stride, size) for stop, stride, size in zip(cut[2:], strides, sizes, strict=True)]
+    added = [  # before the cut, or behind it in a network that turns the image over
+        (old - new if step > 0 else more - stop) // stride * abs(step)
+        for old, new, stop, more, stride, step in zip(
+            cut[:2], starts, cut[2:], stops, strides, field.step, strict=True
+        )
     ]
-    if grown == [*cut[:2]]:
+    if [*starts, *stops] == [*cut]:
         return
-    row, col = (at + by for at, by in zip(place, more, strict=True))
-    again = score_map(model, image[..., grown[0] : cut.bottom, grown[1] : cut.right])
-    again = again[..., row : row + scores.shape[-2], col : col + scores.shape[-1]]
-    differ, spread = float((again - scores).abs().max()), float(scores.double().std(correction=0))
-    if differ > rounding(image.dtype) * max(spread, float(scores.abs().max())):
+    row, col = (at + by for at, by in zip(place, added, strict=True))
+    try:
+        again = score_map(model, image[..., starts[0] : stops[0], starts[1] : stops[1]])
+    except Exception:  # a network that takes fewer sizes than its stride suggests
+        return
+    again = again[..., row : row + scores.shape[-2], col : col + scores.shape[-1]].double()
+    once = scores.double()
+    differ = torch.where(again == once, 0, (again - once).abs()).max()  # infinite scores may be the same
+    finite = once[once.isfinite()]
+    spread = max(float(finite.std(correction=0)), float(finite.abs().max()) / 100) if len(finite) else 1.0
+    if not differ <= rounding(image.dtype) * spread:
         raise ValueError(
-            f"a tile gets other scores, by {differ:.2g}, when more of the image lies before it: the network "
+            f"a tile gets other scores, by {differ:.2g}, when more of the image lies around it: the network "
             "knows a pixel's place or the image's size, or draws at random, so it cannot be tiled; score the "
             "image in one pass, and ask audit(model, image)."
         )

@@ -219,6 +219,9 @@ def gating(call):
 def gathering(call):
     """Along channels; along rows or columns the index may lead anywhere."""
     along = call.dim % call.x.dim() - call.x.dim()
+    sizes = [[n for dim, n in enumerate(x.shape, -x.dim()) if dim != along] for x in (call.x, call.index)]
+    if sizes[0] != sizes[1]:
+        raise call.unknown("'gather' with an index that leaves places out")
     if any(source is not None and source.axes(along) for source in call.sources):
         return free(call)
     return joined(call.sources, call.shape)
@@ -413,30 +416,6 @@ def permuting(call):
     to = {size - 2 - n: i - n for i, size in enumerate(sizes)}
     back = {there: here for here, there in to.items()}
     yield covering(lambda base: base.moved(call.shape, to), lambda new: new.moved(call.x.shape, back))
-
-
-@rule("unfold", VIEWS)
-def sliding(call):
-    """x.unfold(dim, size, step): windows along a dimension, what they hold in a new last one.
-
-    All places of a window count as read by each of them: an upper bound where they are used apart.
-    """
-    dim, n = call.dimension % call.x.dim() - call.x.dim(), call.x.shape[call.dimension]
-
-    def forward(base):
-        taps = window(n, call.size, call.step, 0, 0, 1)
-        if not base.axes(dim):
-            return base.moved(call.shape, {each: each - 1 for each in range(-call.x.dim(), 0)})
-        (axis,) = base.axes(dim)
-        pair_of = [taps if each == axis else None for each in (0, 1)]
-        places = [(Place(dim, len(taps)),) if each == axis else own for each, own in enumerate(base.places)]
-        seen = base.read_by(pair_of, (*base.shape[:dim], len(taps), *base.shape[dim:][1:]), places)
-        return seen.moved(call.shape, {each: each - 1 for each in range(-call.x.dim(), 0)})
-
-    def backward(base, new):
-        raise call.unknown("writing in place to the result of 'unfold'")
-
-    yield forward, backward
 
 
 @rule("slice select split split_with_sizes unbind", VIEWS)

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from types import SimpleNamespace, TracebackType
+from threading import RLock
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -49,7 +50,14 @@ class Trace(TorchDispatchMode):
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         dtype = next(floating, torch.get_default_dtype())
         x = torch.empty(shape, dtype=dtype, device="meta")
-        with torch.inference_mode(), torch.random.fork_rng([]), untouched(model), NumbersHere(), self:
+        with (
+            ONE_AT_A_TIME,
+            torch.inference_mode(),
+            torch.random.fork_rng([]),
+            untouched(model),
+            NumbersHere(),
+            self,
+        ):
             self.write(x, whole(self.input, shape))
             try:
                 out = model(x)
@@ -80,7 +88,7 @@ class Trace(TorchDispatchMode):
     def failed(self, error: Exception) -> str:
         """The name of the module that raised an error: the innermost of its traceback."""
         name, place = self.names[self.model], error.__traceback__
-        while isinstance(place, TracebackType):
+        while place is not None:
             if place.tb_frame.f_code is CALL:
                 name = self.names.get(place.tb_frame.f_locals["self"], name)
             place = place.tb_next
@@ -135,7 +143,8 @@ class Trace(TorchDispatchMode):
             if call.op in VIEWS:
                 return self.view(call)
             if call.op not in RULES:
-                if call.op == "scaled_dot_product_attention":  # which wants learned queries beside the keys
+                if call.op == "scaled_dot_product_attention" and any(x.is_meta for x in call.tensors):
+                    # It wants all on one device, before any operation: learned queries where the keys are.
                     args = tree_map_only(Tensor, lambda x: x.to("meta"), args)
                 with self:  # an operation that torch defines by others is known by those
                     out = func.decompose(*args, **call.kwargs)
@@ -201,6 +210,7 @@ class Trace(TorchDispatchMode):
         return call.out
 
 
+ONE_AT_A_TIME = RLock()  # two traces of one model would put back what the other noted on it
 CALL, TRACE = nn.Module._call_impl.__code__, Trace.__init__.__code__
 
 

@@ -946,23 +946,48 @@ SELDOM = {
     "fold": lambda x: F.fold(F.unfold(x, 3, padding=1).mean(1, True).repeat(1, 4, 1), (13, 11), 2),
     "fold with gaps": lambda x: F.fold(x.flatten(2).repeat(1, 4, 1), (24, 20), 2, stride=2),
     "fold that crops": lambda x: F.fold(x.flatten(2).repeat(1, 9, 1), (23, 19), 3, stride=2, padding=1),
-    "windows": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2).sum((-1, -2)),
-    "windows of channels": lambda x: x.repeat(1, 4, 1, 1).unfold(1, 2, 2).sum(-1),
-    "masked fill": lambda x: (F.avg_pool2d(x, 3, 1, 1) * 1).masked_fill_(x > 2, 0.0),
-    "filled where it is true": lambda x: filled(F.avg_pool2d(x, 3, 1, 1) * 1),
     "half a turn": lambda x: F.avg_pool2d(torch.rot90(x, 2, (2, 3)), 3, 1, 1),
     "a quarter turn and back": lambda x: F.avg_pool2d(x.rot90(1, (2, 3)), (3, 1), 1, (1, 0)).rot90(3, (2, 3)),
     "antialiased": lambda x: F.interpolate(x, size=(5, 4), mode="bilinear", antialias=True),
     "antialiased bicubic": lambda x: F.interpolate(x, scale_factor=0.5, mode="bicubic", antialias=True),
     "gated channels": lambda x: F.glu(F.avg_pool2d(x, 3, 1, 1).repeat(1, 2, 1, 1), 1),
     "gated lines": lambda x: F.glu(x, 2),
-    "gathered channels": lambda x: x.repeat(1, 3, 1, 1).gather(1, (x > 0).long()),
 }  # fmt: skip
 
 
-def filled(x):
-    x[x > 2] = 0
+MASKED = {  # no gradient flows through what decides, three columns to the left
+    "masked fill": lambda x, mask: (x * 1).masked_fill_(mask, 0.0),
+    "filled where it is true": lambda x, mask: filled(x * 1, mask),
+    "gathered channels": lambda x, mask: x.repeat(1, 2, 1, 1).gather(1, mask.long()),
+}
+
+
+def filled(x, mask):
+    x[mask] = 0
     return x
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_decides_without_a_gradient_is_seen(name):
+    rf = receptive_field(Calls(lambda x: MASKED[name](x, F.pad(x, (3, 0))[..., :10] > 0.5)), (1, 1, 12, 10))
+    assert np.argwhere(rf.mask(6, 6)).tolist() == [[6, 3], [6, 6]]
+
+
+def test_an_index_that_leaves_places_out_has_no_rule():
+    index = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    with pytest.raises(UnknownOperation, match="an index that leaves places out"):
+        receptive_field(Calls(lambda x: x.repeat(1, 3, 1, 1).gather(1, index)), (1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("size", [480, 500, 512])
+def test_a_halo_where_the_size_is_no_multiple_of_the_stride(size):
+    rf = receptive_field(nn.Sequential(*(conv(1, 1, stride=2) for _ in range(5))), (1, 1, size, size))
+    (before, _), _ = rf.halo
+    assert before == 32 and rf.box(8, 8).top >= 8 * 32 - before
+
+
+def test_a_halo_does_not_count_pixels_that_see_nothing():
+    assert receptive_field(conv(1, 1, 3, 5), (1, 1, 256, 256)).halo[0][0] < 16
 
 
 @pytest.mark.parametrize("name", SELDOM)

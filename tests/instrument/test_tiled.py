@@ -104,7 +104,7 @@ def test_no_forward_sees_more_than_a_tile_its_halo_and_the_strides():
     for size, stride, low, high in zip(zip(*cuts, strict=True), field.stride, (0, 1), (2, 3), strict=True):
         seen = tile - 1 + max(box[high] - box[low] for box in boxes)
         assert tile < sorted(size)[-2] <= seen + 2 * (stride - 1)
-        assert max(size) <= seen + 3 * stride  # one tile is scored again, with a stride more before it
+        assert max(size) <= seen + 4 * stride  # one tile is scored again, with a stride more around it
     assert len(cuts) == (256 // tile) * (320 // tile) + 1
 
 
@@ -194,16 +194,53 @@ class Placed(nn.Module):
         self.conv, self.kind = nn.Conv2d(1, 2, 3, padding=1).double(), kind
 
     def forward(self, x):
-        place = torch.linspace(0, 1, x.shape[-1], dtype=x.dtype).expand_as(x)
-        return self.conv(
-            x + {"place": place, "size": x.shape[-2] / 100, "noise": torch.rand_like(x)}[self.kind]
-        )
+        place = torch.arange(x.shape[-1], dtype=x.dtype).expand_as(x) / 100
+        added = {
+            "from the start": place,
+            "from the end": place.flip(-1),
+            "size": x.shape[-2] / 100,
+            "noise": torch.rand_like(x),
+        }
+        return self.conv(x + added[self.kind]) + 100
 
 
-@pytest.mark.parametrize("kind", ["place", "size", "noise"])
-def test_what_no_field_shows_is_found_out_by_one_tile(kind):
-    with pytest.raises(ValueError, match=r"a tile gets other scores.*score the image in one pass"):
-        tiled(Placed(kind), picture(128, 128), 32)
+@pytest.mark.parametrize("tile", [32, 65, 100])
+@pytest.mark.parametrize("kind", ["from the start", "from the end", "size", "noise"])
+def test_what_no_field_shows_is_found_out_by_one_tile(kind, tile):
+    image = picture(128, 256)
+    for network, pixels in ((Placed(kind), image), (Placed(kind).float(), image.float())):
+        if (kind, tile) == ("from the start", 100):
+            continue  # of two tiles side by side, the one that is checked starts with the image
+        with pytest.raises(ValueError, match=r"a tile gets other scores.*score the image in one pass"):
+            tiled(network, pixels, tile)
+
+
+def test_labels_that_are_true_or_false():
+    class Bright(nn.Conv2d):
+        def forward(self, image):
+            return super().forward(image) > 0
+
+    network, image = double(Bright, 1, 2, 3, padding=1), picture(96, 64)
+    assert torch.equal(tiled(network, image, 32), network(image))
+
+
+def test_a_network_that_takes_fewer_sizes_than_its_stride_suggests():
+    class Eights(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.mix, self.up = (
+                nn.Conv2d(1, 2, 4, 4),
+                nn.Conv2d(2, 2, 3, padding=1),
+                nn.Upsample(scale_factor=4),
+            )
+
+        def forward(self, image):
+            if image.shape[-2] % 8 or image.shape[-1] % 8:
+                raise ValueError("multiples of 8 only")
+            return self.up(self.mix(self.down(image)))
+
+    network, image = double(Eights), picture(64, 64)
+    torch.testing.assert_close(tiled(network, image, 8), network(image), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("tile", [32, 40])
